@@ -1,0 +1,102 @@
+"""LiteRT (TensorFlow Lite): `ai_edge_litert`, else `tflite_runtime`, else `tensorflow.lite`."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtimes.engines import INSTALL, PACKAGES
+from runtimes.errors import EngineError
+
+_INTERPRETERS = {
+    "ai_edge_litert": "ai_edge_litert.interpreter",
+    "tflite_runtime": "tflite_runtime.interpreter",
+    "tensorflow": "tensorflow.lite",
+}
+_DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
+
+
+class LiteRTSession:
+    """A .tflite with one signature per input length (batch 1), sharing their weights."""
+
+    def __init__(self, interpreter: Any, package: str, threads: int, variant: dict[str, Any]) -> None:
+        self._interpreter = interpreter
+        self._package = package
+        self._threads = threads
+        self._inputs: dict[str, str] = variant["inputs"]
+        self._output: str = variant["output"]
+        runners = {
+            int(length): interpreter.get_signature_runner(key)
+            for length, key in variant["signatures"].items()
+        }
+        self._runners = dict(sorted(runners.items()))
+        self.lengths: list[int] | None = list(self._runners)
+
+    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        runner = self._runners[feeds["input_ids"].shape[1]]
+        rows = []
+        for row in range(len(feeds["input_ids"])):
+            inputs = {
+                name: feeds[ours][row : row + 1].astype(np.int32) for name, ours in self._inputs.items()
+            }
+            (answer,) = runner(**inputs).values()
+            rows.append(answer)
+        return {self._output: np.concatenate(rows)}
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "engine": self._package,
+            "engine_version": _version(self._package),
+            "threads": self._threads,
+            "providers": ["XNNPACK"] if _delegated(self._interpreter) else [],
+        }
+
+
+def open(
+    source: Path | bytes,
+    threads: int,
+    variant: dict[str, Any],
+    providers: Sequence[str] = ("XNNPACK",),
+    allow_fallback: bool = False,
+) -> LiteRTSession:
+    """Open a .tflite. Raises EngineError where it cannot be opened or no delegate took the graph over."""
+    package, interpreter_class = _interpreter_class()
+    model = {"model_content": source} if isinstance(source, bytes) else {"model_path": str(source)}
+    try:
+        interpreter = interpreter_class(**model, num_threads=threads)
+        interpreter.allocate_tensors()
+        session = LiteRTSession(interpreter, package, threads, variant)
+    except (ValueError, RuntimeError, KeyError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EngineError(f"LiteRT cannot open {variant['file']}: {first}") from None
+    unknown = [provider for provider in providers if provider != "XNNPACK"]
+    if unknown and not allow_fallback:
+        raise EngineError(f"LiteRT has no {', '.join(unknown)} here, only XNNPACK; allow the fallback")
+    if not _delegated(interpreter) and not allow_fallback:
+        raise EngineError(
+            f"LiteRT runs {variant['file']} without XNNPACK, slowly; allow the fallback to go on"
+        )
+    return session
+
+
+def _interpreter_class() -> tuple[str, Any]:
+    for package in PACKAGES["litert"]:
+        with suppress(ImportError):
+            return package, import_module(_INTERPRETERS[package]).Interpreter
+    raise EngineError(f"engine 'litert' cannot be imported; {INSTALL['litert']}")
+
+
+def _delegated(interpreter: Any) -> bool:
+    """Whether a delegate node stands in the plan: what was asked for is not always what runs."""
+    return any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())
+
+
+def _version(package: str) -> str:
+    try:
+        return version(_DISTRIBUTIONS.get(package, package))
+    except PackageNotFoundError:  # a copied folder has no metadata
+        return "unknown"

@@ -1,0 +1,77 @@
+"""ONNX Runtime."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# Its Linux wheels send telemetry by default since 1.29; the switch is read when the library is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import numpy as np
+import onnxruntime
+
+from runtimes.errors import EngineError
+
+_DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
+
+
+class OnnxSession:
+    """An ONNX graph with free batch and length."""
+
+    lengths = None
+
+    def __init__(self, session: onnxruntime.InferenceSession, threads: int) -> None:
+        self._session = session
+        self._threads = threads
+        self._inputs = [(node.name, _DTYPES[node.type]) for node in session.get_inputs()]
+        self._outputs = [node.name for node in session.get_outputs()]
+
+    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        inputs = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self._inputs}
+        return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "engine": "onnxruntime",
+            "engine_version": onnxruntime.__version__,
+            "threads": self._threads,
+            "providers": self._session.get_providers(),
+        }
+
+
+def open(
+    source: Path | bytes,
+    threads: int,
+    variant: dict[str, Any],
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    allow_fallback: bool = False,
+) -> OnnxSession:
+    """Open a graph. Raises EngineError where it cannot be opened or a provider is not really used."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    available = onnxruntime.get_available_providers()
+    missing = [provider for provider in providers if provider not in available]
+    if missing and not allow_fallback:
+        raise EngineError(
+            f"onnxruntime has no {', '.join(missing)} here (it has {', '.join(available)}); "
+            "install the build that has it or allow the fallback"
+        )
+    wanted = [provider for provider in providers if provider in available] or ["CPUExecutionProvider"]
+    try:
+        session = onnxruntime.InferenceSession(
+            source if isinstance(source, bytes) else str(source), options, providers=wanted
+        )
+        opened = OnnxSession(session, threads)
+    except Exception as error:  # onnxruntime raises classes of its own for each fault
+        raise EngineError(f"onnxruntime cannot open {variant['file']}: {_first_line(error)}") from None
+    unused = [provider for provider in wanted if provider not in session.get_providers()]
+    if unused and not allow_fallback:
+        raise EngineError(f"onnxruntime fell back from {', '.join(unused)} to {session.get_providers()}")
+    return opened
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,101 @@
+"""`load`: a bundle (or, on the server, a checkpoint) becomes something callable."""
+
+import json
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from runtimes import engines
+from runtimes.bundle import Bundle, open_bundle
+from runtimes.errors import BundleError, EngineError
+from runtimes.text import Tokenizer
+
+# Task → module with `open(session, tokenizer, labels, limits, about)`.
+TASKS = {"text-classification": "runtimes.tasks.classify"}
+CHECKPOINT = "checkpoint.json"
+
+
+def load(
+    path: str | Path,
+    engine: str | None = None,
+    variant: str | None = None,
+    threads: int | None = None,
+    providers: Sequence[str] | None = None,
+    allow_fallback: bool = False,
+) -> Any:
+    """Open a bundle as a model: `load("news.bundle")("text")`.
+
+    Without `engine` or `variant` the bundle's default for the engines that are installed is taken; with
+    one, that one or an error. `threads` defaults to the number of cores. `providers` are execution
+    providers (ONNX Runtime) or delegates (LiteRT); one that is not really used is an error unless
+    `allow_fallback`. A checkpoint folder opens in PyTorch, as the reference.
+
+    Raises BundleError, EngineError.
+    """
+    path = Path(path)
+    threads = os.cpu_count() or 1 if threads is None else threads
+    if not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise EngineError(f"threads must be between 1 and 1024, not {threads!r}")
+    how: dict[str, Any] = {"threads": threads, "allow_fallback": allow_fallback}
+    if providers:
+        how["providers"] = list(providers)
+    if (path / CHECKPOINT).is_file():
+        return _open_checkpoint(path, engine, variant, how)
+    bundle = open_bundle(path)
+    name = choose(bundle, engine, variant)
+    about = bundle.variants[name]
+    session = engines.module(about["engine"]).open(bundle.source(about["file"]), variant=about, **how)
+    tokenizer = Tokenizer.from_bytes(bundle.read("tokenizer.json"), bundle.limits["max_tokens"])
+    described = {"bundle": bundle.name, "task": bundle.task, "variant": name, "precision": about["precision"]}
+    return task_module(bundle.task).open(session, tokenizer, bundle.labels, bundle.limits, described)
+
+
+def choose(bundle: Bundle, engine: str | None = None, variant: str | None = None) -> str:
+    """The variant to take. Raises EngineError where it does not exist or no engine for it is installed."""
+    if variant is not None:
+        if variant not in bundle.variants:
+            raise EngineError(f"{bundle.path}: no variant {variant!r}; it has {', '.join(bundle.variants)}")
+        if engine not in (None, bundle.variants[variant]["engine"]):
+            raise EngineError(
+                f"{bundle.path}: variant {variant!r} runs on {bundle.variants[variant]['engine']}, not {engine}"
+            )
+        return variant
+    if engine is not None:
+        if engine not in bundle.defaults:
+            raise EngineError(
+                f"{bundle.path}: no variant for engine {engine!r}; it has {', '.join(bundle.variants)}"
+            )
+        return bundle.defaults[engine]
+    for name in bundle.defaults.values():  # "*" stands first
+        if engines.installed(bundle.variants[name]["engine"]):
+            return name
+    wanted = sorted({about["engine"] for about in bundle.variants.values()})
+    raise EngineError(
+        f"{bundle.path}: no engine for it is installed; "
+        + " or ".join(engines.INSTALL[name] for name in wanted)
+    )
+
+
+def task_module(task: str) -> Any:
+    """The module that owns a task's pre- and post-processing. Raises BundleError for an unknown one."""
+    if task not in TASKS:
+        raise BundleError(
+            f"task {task!r} is not known to this edgewise ({', '.join(TASKS)}); upgrade edgewise"
+        )
+    return import_module(TASKS[task])
+
+
+def _open_checkpoint(path: Path, engine: str | None, variant: str | None, how: dict[str, Any]) -> Any:
+    if engine not in (None, "torch") or variant not in (None, "pytorch-fp32"):
+        raise EngineError(f"{path}: a checkpoint runs on torch only; build a bundle for {engine or variant}")
+    try:
+        meta = json.loads((path / CHECKPOINT).read_bytes())
+        task, labels, limits = meta["task"], meta["labels"], meta["limits"]
+        tokenizer = Tokenizer.from_bytes((path / "tokenizer.json").read_bytes(), limits["max_tokens"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: damaged checkpoint ({error!r}); train it again") from None
+    session = engines.module("torch").open(path, variant={}, **how)
+    about = {"bundle": path.name, "task": task, "variant": "pytorch-fp32", "precision": "fp32"}
+    return task_module(task).open(session, tokenizer, labels, limits, about)

@@ -1,0 +1,177 @@
+"""Task `text-classification`: text → label with scores, and which words spoke for it."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, overload
+
+import numpy as np
+
+from runtimes.engines import Session
+from runtimes.errors import InputError
+from runtimes.text import Tokenizer, pad
+
+# Rows of one engine call; longer lists are cut. More buys no speed on a CPU and costs memory.
+ROWS = 32
+# Words that are left out one at a time; a longer text is left out in runs of neighbouring words.
+MAX_OCCLUSIONS = 128
+_WORD = re.compile(r"\w[\w'’.-]*\w|\w")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best label, its probability, and the probabilities of all labels, best first."""
+
+    label: str
+    score: float
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the original text, `text[start:end]`, and the probability lost when it is left out."""
+
+    text: str
+    start: int
+    end: int
+    contribution: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    label: str
+    score: float
+    words: list[Word]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Engine inputs, and which rows of the question each holds."""
+
+    rows: list[int]
+    feeds: dict[str, np.ndarray]
+
+
+class Classifier:
+    """A callable text classifier on any engine."""
+
+    def __init__(
+        self,
+        session: Session,
+        tokenizer: Tokenizer,
+        labels: list[str],
+        limits: dict[str, int],
+        about: dict[str, Any],
+    ) -> None:
+        self.labels = labels
+        self.limits = limits
+        self._session = session
+        self._tokenizer = tokenizer
+        self._about = about
+
+    @overload
+    def __call__(self, texts: str, top_k: int | None = None) -> Answer: ...
+    @overload
+    def __call__(self, texts: Sequence[str], top_k: int | None = None) -> list[Answer]: ...
+    def __call__(self, texts: str | Sequence[str], top_k: int | None = None) -> Answer | list[Answer]:
+        """Answer one text or many. `top_k` keeps that many scores.
+
+        Raises InputError for an empty text, something that is no text, or a `top_k` below 1.
+        """
+        if top_k is not None and top_k < 1:
+            raise InputError(f"top_k must be at least 1, not {top_k}")
+        if isinstance(texts, str):
+            return self._answers([texts], top_k)[0]
+        return self._answers(texts, top_k)
+
+    def _answers(self, texts: Sequence[str], top_k: int | None) -> list[Answer]:
+        answers = []
+        for row in softmax(self.logits(texts)):
+            best = np.argsort(-row, kind="stable")[:top_k]
+            scores = {self.labels[index]: float(row[index]) for index in best}
+            answers.append(Answer(self.labels[best[0]], float(row[best[0]]), scores))
+        return answers
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 of shape (len(texts), labels)."""
+        return self.run(self.prepare(texts))
+
+    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+        """Clean, tokenize, sort by length and pad each batch to its own longest text (or bucket)."""
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+            raise InputError("a text, or a list of texts, is expected")
+        for row, text in enumerate(texts):
+            if not text.strip():
+                raise InputError(f"text {row + 1} of {len(texts)} is empty; give at least one word")
+        limit = self.limits["max_chars"]
+        ids = self._tokenizer.encode([text[:limit] for text in texts]) if texts else []
+        return list(_batches(ids, self._session.lengths, self._tokenizer.pad_id))
+
+    def run(self, prepared: Sequence[Prepared]) -> np.ndarray:
+        """Logits of prepared batches, float32 (rows, labels), in the order of the texts."""
+        logits = np.empty((sum(len(batch.rows) for batch in prepared), len(self.labels)), np.float32)
+        for batch in prepared:
+            logits[batch.rows] = self._session.run(batch.feeds)["logits"]
+        return logits
+
+    def explain(self, text: str, label: str | None = None) -> Explanation:
+        """Contribution of each word to `label` (default: the best one), by occlusion.
+
+        The text is answered once more for each word left out (Zeiler and Fergus 2014, as Li et al. 2016
+        carried it to words): that needs no gradients, so every engine can do it.
+        Raises InputError for an unknown label or an empty text.
+        """
+        if label is not None and label not in self.labels:
+            raise InputError(f"label {label!r} is not one of {', '.join(self.labels)}")
+        text_read = text[: self.limits["max_chars"]]
+        words = list(_WORD.finditer(text_read))
+        groups = list(_groups(words, MAX_OCCLUSIONS))
+        left_out = [text_read[: group[0].start()] + " " + text_read[group[-1].end() :] for group in groups]
+        # A lone word leaves nothing behind; a mark that means nothing stands in for it.
+        probabilities = softmax(self.logits([text, *(rest if rest.strip() else "." for rest in left_out)]))
+        target = int(probabilities[0].argmax()) if label is None else self.labels.index(label)
+        lost = probabilities[0, target] - probabilities[1:, target]
+        found = [
+            Word(word.group(), word.start(), word.end(), float(share) / len(group))
+            for group, share in zip(groups, lost, strict=True)
+            for word in group
+        ]
+        return Explanation(self.labels[target], float(probabilities[0, target]), found)
+
+    def describe(self) -> dict[str, Any]:
+        """bundle, task, variant, precision, engine, engine_version, threads, providers really used."""
+        return {**self._about, **self._session.describe()}
+
+
+def open(
+    session: Session,
+    tokenizer: Tokenizer,
+    labels: list[str],
+    limits: dict[str, int],
+    about: dict[str, Any],
+) -> Classifier:
+    return Classifier(session, tokenizer, labels, limits, about)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis, float64, the same on every engine."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def _batches(ids: list[list[int]], lengths: list[int] | None, pad_id: int) -> Iterator[Prepared]:
+    by_length = iter(sorted(range(len(ids)), key=lambda row: len(ids[row])))
+    while rows := list(islice(by_length, ROWS)):
+        if lengths is None:
+            yield Prepared(rows, pad([ids[row] for row in rows], len(ids[rows[-1]]), pad_id))
+            continue
+        for row in rows:  # fixed shapes hold one text each: the smallest length that fits
+            length = next((length for length in lengths if length >= len(ids[row])), lengths[-1])
+            yield Prepared([row], pad([ids[row][:length]], length, pad_id))
+
+
+def _groups(words: list[re.Match[str]], most: int) -> Iterator[list[re.Match[str]]]:
+    size = -(-len(words) // most) or 1
+    for start in range(0, len(words), size):
+        yield words[start : start + size]

@@ -1,0 +1,85 @@
+"""Text to token ids: the one cleaning and the one tokenization, for training, export, bench and device."""
+
+import html
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+from tokenizers import Tokenizer as FastTokenizer
+
+from runtimes.errors import BundleError
+
+# Numeric entities often reach news data with their ampersand lost ("it #39;s").
+_BROKEN_ENTITY = re.compile(r"&?#(\d{2,5});")
+# One pass over comments and tags; no branch can cross a "<", so that the time stays linear.
+_TAG = re.compile(r"<!--|-->|<(/?)([a-zA-Z][a-zA-Z0-9]*)[^<>]*>")
+_HIDDEN = ("script", "style")
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\ufeff]+")
+_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """Plain text: entities decoded, tags, scripts and comments dropped, NFC, white space folded."""
+    text = html.unescape(_BROKEN_ENTITY.sub(r"&#\1;", text))
+    if "<" in text:
+        text = _without_tags(text)
+    text = unicodedata.normalize("NFC", _LONE_SURROGATE.sub("\ufffd", text))
+    return _BLANK.sub(" ", text).strip()
+
+
+def _without_tags(text: str) -> str:
+    """Text outside of tags. What an unclosed script, style or comment hides stays hidden, as in a browser."""
+    kept, start, hidden_by = [], 0, ""
+    for tag in _TAG.finditer(text):
+        closing, name = tag.group(1), (tag.group(2) or "").lower()
+        if hidden_by:
+            if tag.group() == "-->" if hidden_by == "<!--" else (closing and name == hidden_by):
+                hidden_by, start = "", tag.end()
+            continue
+        if tag.group() == "-->":
+            continue
+        kept.append(text[start : tag.start()])
+        start = tag.end()
+        if tag.group() == "<!--" or (name in _HIDDEN and not closing):
+            hidden_by = name or "<!--"
+    return " ".join(kept) if hidden_by else " ".join([*kept, text[start:]])
+
+
+class Tokenizer:
+    """A `tokenizer.json` with the project's cleaning in front and truncation to `max_tokens`."""
+
+    def __init__(self, fast: FastTokenizer, max_tokens: int) -> None:
+        fast.no_padding()
+        fast.enable_truncation(max_tokens)
+        self._fast = fast
+        self.max_tokens = max_tokens
+        self.pad_id = fast.token_to_id("[PAD]") or 0
+
+    @classmethod
+    def from_bytes(cls, tokenizer_json: bytes, max_tokens: int) -> "Tokenizer":
+        """Raises BundleError where the JSON is no tokenizer."""
+        try:
+            return cls(FastTokenizer.from_str(tokenizer_json.decode("utf-8")), max_tokens)
+        except Exception as error:  # the Rust side raises bare Exceptions
+            raise BundleError(f"tokenizer.json: not a tokenizer ({error}); pack the bundle again") from None
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids per text, special tokens added, at most `max_tokens` each."""
+        if len(texts) == 1:  # the batch call costs a thread pool
+            return [self._fast.encode(clean(texts[0])).ids]
+        return [encoding.ids for encoding in self._fast.encode_batch_fast([clean(text) for text in texts])]
+
+
+def pad(ids: Sequence[Sequence[int]], length: int, pad_id: int) -> dict[str, np.ndarray]:
+    """`input_ids`, `attention_mask` and `token_type_ids`, each int64 of shape (len(ids), length)."""
+    input_ids = np.full((len(ids), length), pad_id, np.int64)
+    attention_mask = np.zeros((len(ids), length), np.int64)
+    for row, tokens in enumerate(ids):
+        input_ids[row, : len(tokens)] = tokens
+        attention_mask[row, : len(tokens)] = 1
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "token_type_ids": np.zeros_like(input_ids),
+    }
