@@ -7,7 +7,6 @@
 import hashlib
 import io
 import json
-import os
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from runtimes.errors import BundleError
+from runtimes.files import write_atomic
 
 SCHEMA = 1
 MANIFEST = "bundle.json"
@@ -282,16 +282,3 @@ def add_files(path: str | Path, files: Mapping[str, bytes]) -> None:
         (bundle.path / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(bundle.path / name, data)
     seal(bundle.path, bundle.manifest, {*bundle.manifest["files"], *files})
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """The whole file or the old one: written beside, synced, renamed into place."""
-    beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        with beside.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

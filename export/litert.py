@@ -1,0 +1,40 @@
+"""Checkpoint → TFLite through litert-torch: one signature per input length, weights shared."""
+
+from typing import Any
+
+
+def to_tflite(checkpoint: str, target: str, lengths: list[int]) -> dict[str, Any]:
+    """Write the fp32 graph; return the details that the engine needs. Runs through `in_child`.
+
+    TFLite graphs have fixed shapes: each of `lengths` becomes a signature `tokens_<length>` of batch 1 with
+    int32 inputs `args_0` (input_ids) and `args_1` (attention_mask).
+    """
+    import litert_torch
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint, local_files_only=True).eval()
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+    converter, logits = None, Logits().eval()
+    for length in lengths:
+        # Alternating masks keep a tracer from taking "all ones" for a constant.
+        mask = torch.arange(length).lt(max(1, length // 2)).long()[None]
+        sample = (torch.ones(1, length, dtype=torch.int64), mask)
+        converter = (converter or litert_torch).signature(f"tokens_{length}", logits, sample)
+    if converter is None:
+        raise ValueError("no lengths to export")
+    converter.convert().export(target)
+    return {
+        "lengths": lengths,
+        "signatures": {str(length): f"tokens_{length}" for length in lengths},
+        "inputs": {"args_0": "input_ids", "args_1": "attention_mask"},
+        "output": "logits",
+    }
