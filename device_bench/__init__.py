@@ -1,0 +1,1 @@
+"""Measurements on devices and the report on them: bundle + device → rows → one page."""

@@ -1,0 +1,131 @@
+"""Stand-ins for a model, and the smallest real bundle that the bench can measure."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+LABELS = ["sports", "world"]
+
+
+class FakeModel:
+    """The methods of a classifier that the bench uses; the logits come from the text's length."""
+
+    def __init__(self, engine: str = "onnxruntime", variant: str = "onnx-fp32", labels: Any = None) -> None:
+        self.labels = labels or LABELS
+        self.engine, self.variant = engine, variant
+
+    def __call__(self, text: str) -> str:
+        return self.labels[int(self.logits([text])[0].argmax())]
+
+    def logits(self, texts: list[str]) -> np.ndarray:
+        return np.array([[len(text) % 2, 1 - len(text) % 2] for text in texts], np.float32)
+
+    def prepare(self, texts: list[str]) -> list[str]:
+        return texts
+
+    def run(self, prepared: list[str]) -> np.ndarray:
+        return self.logits(prepared)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "bundle": "fake", "task": "text-classification", "variant": self.variant, "engine": self.engine,
+            "engine_version": "1.0", "threads": 1, "providers": ["CPU"], "precision": "fp32",
+        }  # fmt: skip
+
+
+@pytest.fixture
+def make_row() -> Callable[..., dict[str, Any]]:
+    return row
+
+
+def row(
+    variant: str = "onnx-int8", p50: float = 1.9, accuracy: float | None = 0.9, **more: Any
+) -> dict[str, Any]:
+    """A whole bench row; keyword arguments replace keys."""
+    metric = None if accuracy is None else {"name": "accuracy", "value": accuracy, "n": 1000}
+    return {
+        "bundle": "news", "variant": variant, "engine": "onnxruntime", "engine_version": "1.32.0",
+        "device": {
+            "name": "Board 5", "soc": "Core A76", "cores": 4, "isa": ["neon", "dotprod"], "memory_mb": 8062,
+            "os": "Debian", "governor": None, "temperature_c": 51.5,
+        },
+        "emulated": False, "simulated_profile": None, "threads": 1, "batch": 1, "n": 1024, "seconds": 2.1,
+        "tokenization": True,
+        "latency_ms": {
+            "p50": p50, "p90": p50 * 1.4, "p99": p50 * 2, "mean": p50 * 1.1, "ci95": [p50 * 0.98, p50 * 1.02],
+        },
+        "cold_start_ms": 310.0, "peak_rss_mb": 96.5, "size_bytes": 11_200_000, "metric": metric,
+        "parity": {"max_abs": 0.03, "cosine": 0.9991, "agreement": 0.998},
+        "energy_mj": None, "energy_source": None, "note": "energy: no sensor is read on this machine",
+        **more,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real ONNX bundle of some hundred bytes: logits from the sum of the token ids."""
+    from runtimes import load
+    from runtimes.bundle import seal
+
+    folder = tmp_path_factory.mktemp("bundles") / "small.bundle"
+    (folder / "variants/onnx-fp32").mkdir(parents=True)
+    (folder / "variants/onnx-fp32/model.onnx").write_bytes(_graph())
+    (folder / "tokenizer.json").write_text(_tokenizer())
+    texts = np.array(["a goal in the last minute", "the vote", "goal"])
+    names = ["variants/onnx-fp32/model.onnx", "tokenizer.json"]
+    manifest = {
+        "schema": 1, "name": "small", "task": "text-classification", "labels": LABELS,
+        "limits": {"max_tokens": 16, "max_chars": 1000, "max_batch": 8}, "signature": {}, "lineage": [],
+        "variants": {
+            "onnx-fp32": {
+                "engine": "onnx", "precision": "fp32", "file": names[0],
+                "size_bytes": (folder / names[0]).stat().st_size,
+            }
+        },
+        "defaults": {"*": "onnx-fp32", "onnx": "onnx-fp32"},
+    }  # fmt: skip
+    seal(folder, manifest, names)
+    logits = load(folder, threads=1).logits([str(text) for text in texts])
+    np.savez(folder / "golden.npz", texts=texts, labels=np.array([0, 1, 0]), logits=logits)
+    seal(folder, manifest, [*names, "golden.npz"])
+    return folder
+
+
+def _graph() -> bytes:
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = numpy_helper.from_array(np.array([[1.0, -1.0]], np.float32), "weights")
+    axes = numpy_helper.from_array(np.array([1], np.int64), "axes")
+    nodes = [
+        helper.make_node("Cast", ["input_ids"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["floats", "axes"], ["sums"], keepdims=1),
+        helper.make_node("Sin", ["sums"], ["waves"]),
+        helper.make_node("MatMul", ["waves", "weights"], ["logits"]),
+    ]
+    inputs = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])]
+    graph = helper.make_graph(nodes, "small", inputs, outputs, [weights, axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def _tokenizer() -> str:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "goal", "in", "the", "last", "minute", "vote"]
+    return json.dumps(
+        {
+            "version": "1.0", "added_tokens": [], "normalizer": {"type": "Lowercase"},
+            "pre_tokenizer": {"type": "Whitespace"},
+            "post_processor": {
+                "type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2],
+            },
+            "decoder": None, "padding": None, "truncation": None,
+            "model": {
+                "type": "WordLevel", "vocab": {word: index for index, word in enumerate(words)},
+                "unk_token": "[UNK]",
+            },
+        }
+    )  # fmt: skip
