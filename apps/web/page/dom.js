@@ -1,0 +1,29 @@
+// Small helpers. Texts only ever reach the page as text nodes.
+
+export const by = (id) => document.getElementById(id);
+
+export function make(tag, className = "", text = null) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== null) element.textContent = text;
+  return element;
+}
+
+export function show(element, visible) {
+  element.hidden = !visible;
+}
+
+export function percent(value) {
+  const share = value * 100;
+  if (share > 0 && share < 0.1) return "< 0.1 %";
+  return share > 99.9 && share < 100 ? "> 99.9 %" : `${share.toFixed(1)} %`;
+}
+
+// Percentage points, signed, with a real minus sign.
+export function points(value) {
+  const amount = Math.abs(value * 100).toFixed(1);
+  if (amount === "0.0") return "0.0";
+  return (value < 0 ? "\u2212" : "+") + amount;
+}
+
+export const count = (number) => number.toLocaleString("en");

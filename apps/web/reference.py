@@ -1,0 +1,109 @@
+"""The page at /docs: the OpenAPI document as plain HTML, without scripts and without a CDN."""
+
+import json
+from html import escape
+from typing import Any
+
+
+def reference(document: dict[str, Any]) -> str:
+    """One HTML page with every operation, its fields, examples and errors. All values are escaped."""
+    schemas = document.get("components", {}).get("schemas", {})
+    parts = [
+        operation(path, method, body, schemas)
+        for path, methods in document["paths"].items()
+        for method, body in methods.items()
+    ]
+    title = escape(document["info"]["title"])
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}: reference</title>
+<link rel="icon" href="/page/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="/page/style.css">
+</head>
+<body>
+<header class="top"><a class="brand" href="/"><img src="/page/icon.svg" alt="" width="28" height="28">
+<span>edgewise</span></a>
+<nav><a href="/">Page</a> <a href="/openapi.json">openapi.json</a></nav></header>
+<main class="reference">
+<h1>{title}</h1>
+<p>{escape(document["info"].get("description", ""))}</p>
+{"".join(parts)}
+</main>
+</body>
+</html>
+"""
+
+
+def operation(path: str, method: str, body: dict[str, Any], schemas: dict[str, Any]) -> str:
+    """The section of one method on one path."""
+    content = body.get("requestBody", {}).get("content", {}).get("application/json", {})
+    examples = "".join(
+        f"<h3>{escape(example['summary'])}</h3>{code(curl(path, example['value']))}"
+        for example in content.get("examples", {}).values()
+    )
+    return (
+        f'<section class="card"><h2><span class="method">{escape(method.upper())}</span> '
+        f"<code>{escape(path)}</code></h2><p>{escape(body.get('summary', ''))}</p>"
+        f"{fields(content.get('schema', {}), schemas)}{examples}{replies(body, schemas)}</section>"
+    )
+
+
+def resolve(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """The schema that a $ref names, or the schema itself."""
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return schemas.get(name, schema)
+
+
+def fields(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
+    """A table of a request's fields; nothing where there are none."""
+    properties = resolve(schema, schemas).get("properties", {})
+    rows = "".join(
+        f"<tr><td><code>{escape(name)}</code></td><td>{escape(kind(field))}</td>"
+        f"<td>{escape(field.get('description', ''))}</td></tr>"
+        for name, field in properties.items()
+    )
+    if not rows:
+        return ""
+    head = "<thead><tr><th>Field</th><th>Type</th><th>Meaning</th></tr></thead>"
+    return f'<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>'
+
+
+def kind(field: dict[str, Any]) -> str:
+    """The type of a field in words."""
+    options = [option for option in field.get("anyOf", [field]) if option.get("type") != "null"]
+    first = options[0] if options else {}
+    if first.get("type") == "array":
+        return f"list of {first.get('items', {}).get('type', 'values')}s"
+    return str(first.get("type", "object"))
+
+
+def replies(body: dict[str, Any], schemas: dict[str, Any]) -> str:
+    """The answer's example and the list of errors."""
+    shown, errors = "", []
+    for status, reply in body.get("responses", {}).items():
+        schema = reply.get("content", {}).get("application/json", {}).get("schema", {})
+        if status == "200":
+            examples = resolve(schema, schemas).get("examples", [])
+            shown = "".join(code(json.dumps(example, indent=1, ensure_ascii=False)) for example in examples)
+        else:
+            errors.append(f"<li><b>{escape(status)}</b> {escape(reply.get('description', ''))}</li>")
+    listed = (
+        f'<h3>Errors, each as <code>{{"error": "…"}}</code></h3><ul class="errors">{"".join(errors)}</ul>'
+        if errors
+        else ""
+    )
+    return f"<h3>Answer</h3>{shown}{listed}"
+
+
+def curl(path: str, value: object) -> str:
+    """A command line that sends the example to this service on its default address."""
+    data = json.dumps(value, ensure_ascii=False).replace("'", "'\\''")
+    return f"curl http://127.0.0.1:8080{path} \\\n  -H 'Content-Type: application/json' \\\n  -d '{data}'"
+
+
+def code(text: str) -> str:
+    """A block of code."""
+    return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'

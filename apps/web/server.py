@@ -1,0 +1,211 @@
+"""The web service over one loaded model: POST /classify, GET /health, the page and its reference."""
+
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Body, Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+from apps.web.config import ServeConfig, refuse_open_bind
+from apps.web.guard import guarded
+from apps.web.rate import RateLimit
+from apps.web.reference import reference
+from apps.web.replies import Refused, from_status, from_validation
+from apps.web.schemas import (
+    REQUEST_EXAMPLES,
+    ClassifyReply,
+    ClassifyRequest,
+    ErrorReply,
+    HealthReply,
+    Limits,
+    texts_of,
+)
+from apps.web.worker import Worker
+from runtimes.errors import BundleError, EngineError, InputError
+from runtimes.tasks.classify import Classifier
+
+PAGE = Path(__file__).parent / "page"
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorReply, "description": "Not JSON"},
+    401: {"model": ErrorReply, "description": "API key missing or wrong"},
+    408: {"model": ErrorReply, "description": "Body too slow"},
+    413: {"model": ErrorReply, "description": "Body too large"},
+    415: {"model": ErrorReply, "description": "Not application/json"},
+    422: {"model": ErrorReply, "description": "Not a request that can be answered"},
+    429: {"model": ErrorReply, "description": "Over the rate; Retry-After says how long"},
+    503: {"model": ErrorReply, "description": "Queue full; Retry-After says how long"},
+}
+
+
+def create_app(
+    model: Classifier, config: ServeConfig | None = None, clock: Callable[[], float] = time.monotonic
+) -> FastAPI:
+    """The ASGI application over `model`, with every limit of `config` in force. `clock` is for tests."""
+    config = config or ServeConfig()
+    worker = Worker(config.queue)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        worker.close()
+
+    app = FastAPI(
+        title=f"edgewise: {model.describe()['bundle']}",
+        description="Text classification by one bundle. Texts are answered and forgotten, never logged.",
+        version="1",
+        docs_url=None,  # FastAPI's page loads scripts from a CDN: offline it is empty, and the CSP forbids it
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    app.add_middleware(guarded, config=config, limiter=RateLimit(config.per_minute, clock))
+    add_error_handlers(app)
+    add_api(app, model, config, worker)
+    add_pages(app)
+    return app
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Every error in our own words, as one JSON line."""
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        return error.reply()
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return from_validation(error.errors()).reply()
+
+    async def status(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return from_status(error.status_code, request.url.path, error.headers).reply()
+
+    app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, status)
+
+
+def add_api(app: FastAPI, model: Classifier, config: ServeConfig, worker: Worker) -> None:
+    """POST /classify and GET /health."""
+    limits = limits_of(model, config)
+    info = model.describe()
+    started = time.monotonic()
+    # The guard checks the key; this only says so in the OpenAPI document.
+    security = [Depends(HTTPBearer(auto_error=False))] if config.api_key else []
+
+    @app.post(
+        "/classify",
+        summary="Classify one text or several",
+        response_model=ClassifyReply,
+        response_model_exclude_none=True,
+        responses=ERRORS,
+        dependencies=security,
+    )
+    async def classify(
+        request: Annotated[ClassifyRequest, Body(openapi_examples=REQUEST_EXAMPLES)],
+    ) -> dict[str, Any]:
+        texts = texts_of(request, limits)
+        answers, latency_ms = await worker.run(lambda: answers_for(model, texts, request))
+        return {"answers": answers, "model": info, "latency_ms": latency_ms}
+
+    @app.get("/health", summary="What runs here, and its limits", response_model=HealthReply)
+    async def health() -> dict[str, Any]:
+        return {
+            "ready": worker.open,
+            "uptime_s": round(time.monotonic() - started, 3),
+            "model": info,
+            "labels": list(model.labels),
+            "limits": asdict(limits)
+            | {"max_body_bytes": config.max_body_bytes, "per_minute": config.per_minute},
+            "key_required": config.api_key is not None,
+        }
+
+
+def add_pages(app: FastAPI) -> None:
+    """The page, its files, and the reference at /docs."""
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(reference(app.openapi()))
+
+
+def limits_of(model: Classifier, config: ServeConfig) -> Limits:
+    """The model's limits, tightened by the config."""
+    chars, batch = model.limits["max_chars"], model.limits["max_batch"]
+    return Limits(min(config.max_chars or chars, chars), min(config.max_batch or batch, batch))
+
+
+def answers_for(
+    model: Classifier, texts: list[str], request: ClassifyRequest
+) -> tuple[list[dict[str, Any]], float]:
+    """The answers and the milliseconds in the model. Runs in the worker's thread.
+
+    Raises Refused (422) where the model refuses a text.
+    """
+    begin = time.perf_counter()
+    try:
+        answers = [asdict(answer) for answer in model(texts, top_k=request.top_k)]
+        if request.explain:
+            answers[0]["explanation"] = asdict(model.explain(texts[0]))
+    except (BundleError, EngineError):
+        raise
+    except InputError as error:
+        raise Refused(422, str(error)) from error
+    return answers, round((time.perf_counter() - begin) * 1000, 3)
+
+
+def serve(model: Classifier, config: ServeConfig | None = None) -> None:
+    """Serves until interrupted. Raises InputError where the address cannot or should not be bound."""
+    import uvicorn
+
+    config = config or ServeConfig()
+    refuse_open_bind(config)
+    model("The first answer is the slowest.")  # so that it is nobody's request
+    listener = listen(config)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    port = listener.getsockname()[1]
+    logging.getLogger("edgewise.web").info("open http://%s:%d/", address(config.host), port)
+    # No access log of uvicorn's: it writes the query, which may hold a text. Forwarded addresses are not
+    # believed: on loopback any local program could forge them and walk around the rate limit.
+    settings = uvicorn.Config(
+        create_app(model, config),
+        access_log=False,
+        log_level="warning",
+        proxy_headers=False,
+        server_header=False,
+        ws="none",
+    )
+    uvicorn.Server(settings).run(sockets=[listener])
+
+
+def address(host: str) -> str:
+    """The host as a URL writes it."""
+    return f"[{host}]" if ":" in host else host
+
+
+def listen(config: ServeConfig) -> socket.socket:
+    """A listening socket. Raises InputError where the address is taken or not of this machine."""
+    try:
+        family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((config.host, config.port), family=family)
+    except OSError as error:
+        place = f"{address(config.host)}:{config.port}"
+        line = f"cannot listen on {place} ({error.strerror}); choose another --port or --host"
+        raise InputError(line) from error
