@@ -1,7 +1,6 @@
 """The bench row: its keys, and files of rows. One JSON object a row, one row a line."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from runtimes.bundle import write_atomic
 from runtimes.errors import InputError
 
 MAX_BYTES = 64 << 20
+MAX_VALUE = 1e15
 
 _NUMBER = (int, float)
 _TEXT = (str,)
@@ -117,7 +117,7 @@ def _check_values(values: dict[str, Any], kinds: dict[str, tuple[type, ...]], wh
         if value is not None and (wrong_bool or not isinstance(value, kind)):
             names = " or ".join(one.__name__ for one in kind)
             raise InputError(f"{where}: '{part}{key}' is {type(value).__name__}, not {names}")
-        if isinstance(value, float | int) and not (math.isfinite(value) and value >= (-1 if part else 0)):
+        if isinstance(value, float | int) and not (-1 if part else 0) <= value < MAX_VALUE:
             raise InputError(f"{where}: '{part}{key}' is {value}, which cannot be")
 
 
@@ -129,7 +129,7 @@ def _check_part(value: dict[str, Any], keys: dict[str, tuple[type, ...]], where:
     if "ci95" in keys:
         pair = value["ci95"]
         numbers = all(isinstance(end, _NUMBER) and not isinstance(end, bool) for end in pair)
-        if len(pair) != 2 or not numbers or not 0 <= pair[0] <= pair[1] < math.inf:
+        if len(pair) != 2 or not numbers or not 0 < pair[0] <= pair[1] < MAX_VALUE:
             raise InputError(f"{where}: '{part}.ci95' must be [low, high], not {json.dumps(pair)[:80]}")
     if part == "latency_ms" and not 0 < value["p50"] <= value["p90"] <= value["p99"]:
         raise InputError(f"{where}: latency_ms must have 0 < p50 <= p90 <= p99")

@@ -1,0 +1,186 @@
+"""What the report says about rows: names, numbers as text, the Pareto front, the default and why."""
+
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+from device_bench.statistics import accuracy_interval
+
+Row = dict[str, Any]
+NONE = "–"
+
+
+def text(value: object) -> str:
+    """Any value as HTML text: escaped, without control and direction-changing characters."""
+    plain = "".join(c if unicodedata.category(c) not in {"Cc", "Cf", "Cs"} else " " for c in str(value))
+    return escape(plain, quote=True)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, never in exponent form: 0.0841, 1.93, 21.4, 1024."""
+    if value is None:
+        return NONE
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-6:
+        return "≤0.000001"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(digits, 6)}f}"
+
+
+def megabytes(size: int | None) -> float | None:
+    """Bytes as MB of 10**6 bytes, as shops and phones count files."""
+    return None if size is None else size / 1e6
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] as per cent; what is not quite all never reads as 100%."""
+    if value is None:
+        return NONE
+    shown = f"{value:.{digits}%}"
+    if value < 1 and shown.startswith("100"):
+        return f"{math.floor(value * 100 * 10**digits) / 10**digits}%"
+    return shown
+
+
+def interval(pair: Sequence[float] | None) -> str:
+    """[low, high] as text."""
+    return f"{number(pair[0])}–{number(pair[1])}" if pair else ""
+
+
+def p50(row: Row) -> float | None:
+    """Median latency in ms, None where it was not measured."""
+    return row["latency_ms"]["p50"] if row["latency_ms"] else None
+
+
+def accuracy(row: Row) -> float | None:
+    """The value of the row's metric, None where it was not measured."""
+    return row["metric"]["value"] if row["metric"] else None
+
+
+def metric(row: Row | None) -> str:
+    """The metric as per cent: two decimals only where enough texts stand behind the second."""
+    if row is None or not row["metric"]:
+        return NONE
+    return percent(row["metric"]["value"], 2 if row["metric"]["n"] >= 1000 else 1)
+
+
+def margin(row: Row) -> float | None:
+    """Half the 95% interval of an accuracy."""
+    if not row["metric"] or row["metric"]["name"] != "accuracy" or row["metric"]["value"] > 1:
+        return None
+    low, high = accuracy_interval(row["metric"]["value"], row["metric"]["n"])
+    return (high - low) / 2
+
+
+def label(row: Row, rows: Iterable[Row]) -> str:
+    """The variant's name, with bundle or threads where the rows differ in them."""
+    rows = list(rows)
+    name = str(row["variant"])
+    if any(other["bundle"] != row["bundle"] and other["variant"] == row["variant"] for other in rows):
+        name = f"{row['bundle']}: {name}"
+    if len({other["threads"] for other in rows}) > 1:
+        name += f" ×{row['threads']}"
+    return name
+
+
+def colour(row: Row) -> str:
+    """The colour class of the row's engine."""
+    engine = str(row["engine"]).lower()
+    for word, name in (("torch", "torch"), ("onnx", "onnx"), ("litert", "litert"), ("tflite", "litert")):
+        if word in engine:
+            return name
+    return "other"
+
+
+def front(rows: Sequence[Row]) -> list[Row]:
+    """The rows that no other beats: none is at least as quick and as accurate, and better in one of both.
+
+    Sorted by latency. Rows without a latency or a metric are left out.
+    """
+    known = [row for row in rows if p50(row) is not None and accuracy(row) is not None]
+    kept: list[Row] = []
+    for row in sorted(known, key=lambda row: (p50(row), -(accuracy(row) or 0))):
+        if not kept or (accuracy(row) or 0) > (accuracy(kept[-1]) or 0):
+            kept.append(row)
+    return kept
+
+
+def reference(rows: Sequence[Row]) -> Row | None:
+    """The checkpoint in PyTorch among the rows."""
+    return next((row for row in rows if colour(row) == "torch"), None)
+
+
+def headline(rows: Sequence[Row]) -> Row | None:
+    """The row to speak of first: the bundle's default, else the quickest edge variant of the front."""
+    edge = [row for row in rows if colour(row) != "torch" and p50(row) is not None]
+    named = [row for row in edge if row.get("default")]
+    return next(iter([*named, *front(edge), *edge]), None)
+
+
+def why(row: Row, rows: Sequence[Row]) -> str:
+    """One or two sentences on the headline's row: how it stands among the others, and what beats it."""
+    edge = [other for other in rows if colour(other) != "torch" and p50(other) is not None]
+    ranks = [
+        word
+        for word, value in (("quickest", p50), ("smallest", _size), ("most accurate", _loss))
+        if len(edge) > 1 and (mine := value(row)) is not None and all(_not_less(value(o), mine) for o in edge)
+    ]
+    said = (
+        "The bundle's default" if row.get("default") else "The bundle names no default among these rows; this"
+    )
+    said += (
+        f" is {_listed([f'the {word}' for word in ranks])} of {len(edge)} variants here."
+        if ranks
+        else (" is one of the measured variants." if len(edge) > 1 else " is the only variant measured here.")
+    )
+    better = [label(other, rows) for other in edge if other is not row and _beats(other, row)]
+    if better:
+        verb = "beats" if len(better) == 1 else "beat"
+        said += f" {_listed(better)} {verb} it in this run: quicker, no larger, and at least as accurate."
+    quicker = [other for other in edge if _quicker(other, row) and label(other, rows) not in better]
+    said += "".join(f" {label(other, rows)} is quicker, but {_price(other, row)}." for other in quicker[:2])
+    return said
+
+
+def _quicker(one: Row, other: Row) -> bool:
+    """Beyond the intervals of both."""
+    return bool(one["latency_ms"]["ci95"][1] < other["latency_ms"]["ci95"][0])
+
+
+def _price(one: Row, other: Row) -> str:
+    """What `one` costs against `other`."""
+    costs = []
+    points = ((accuracy(one) or 0) - (accuracy(other) or 0)) * 100
+    if accuracy(one) is not None and accuracy(other) is not None and points < 0:
+        costs.append(f"{-points:.2f} points less accurate")
+    if (one["size_bytes"] or 0) > (other["size_bytes"] or 0):
+        costs.append(f"{number(megabytes(one['size_bytes'] - (other['size_bytes'] or 0)))} MB larger")
+    return _listed(costs) if costs else "its accuracy was not compared"
+
+
+def _size(row: Row) -> float | None:
+    return row["size_bytes"]
+
+
+def _loss(row: Row) -> float | None:
+    value = accuracy(row)
+    return None if value is None else -value
+
+
+def _not_less(value: float | None, than: float) -> bool:
+    return value is None or value >= than
+
+
+def _beats(one: Row, other: Row) -> bool:
+    """Quicker beyond both intervals, at least as accurate, and no larger."""
+    if accuracy(one) is None or accuracy(other) is None or one["tokenization"] != other["tokenization"]:
+        return False
+    as_good = (accuracy(one) or 0) >= (accuracy(other) or 0)
+    return _quicker(one, other) and as_good and (one["size_bytes"] or 0) <= (other["size_bytes"] or 0)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
