@@ -45,6 +45,8 @@ def client_name(address: str | None) -> str:
         ip = ipaddress.ip_address(address or "")
     except ValueError:
         return address or "unknown"
-    if ip.version == 4:
+    if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)
+    if ip.ipv4_mapped:
+        return str(ip.ipv4_mapped)
     return str(ipaddress.ip_network((ip, 64), strict=False))

@@ -5,11 +5,14 @@ from html import escape
 from typing import Any
 
 
-def reference(document: dict[str, Any]) -> str:
-    """One HTML page with every operation, its fields, examples and errors. All values are escaped."""
+def reference(document: dict[str, Any], base: str) -> str:
+    """One HTML page with every operation, its fields, examples and errors; `base` is the address for curl.
+
+    All values are escaped.
+    """
     schemas = document.get("components", {}).get("schemas", {})
     parts = [
-        operation(path, method, body, schemas)
+        operation(base, path, method, body, schemas)
         for path, methods in document["paths"].items()
         for method, body in methods.items()
     ]
@@ -24,7 +27,7 @@ def reference(document: dict[str, Any]) -> str:
 <link rel="stylesheet" href="/page/style.css">
 </head>
 <body>
-<header class="top"><a class="brand" href="/"><img src="/page/icon.svg" alt="" width="28" height="28">
+<header class="top narrow"><a class="brand" href="/"><img src="/page/icon.svg" alt="" width="28" height="28">
 <span>edgewise</span></a>
 <nav><a href="/">Page</a> <a href="/openapi.json">openapi.json</a></nav></header>
 <main class="reference">
@@ -37,17 +40,18 @@ def reference(document: dict[str, Any]) -> str:
 """
 
 
-def operation(path: str, method: str, body: dict[str, Any], schemas: dict[str, Any]) -> str:
+def operation(base: str, path: str, method: str, body: dict[str, Any], schemas: dict[str, Any]) -> str:
     """The section of one method on one path."""
     content = body.get("requestBody", {}).get("content", {}).get("application/json", {})
+    with_key = "security" in body
     examples = "".join(
-        f"<h3>{escape(example['summary'])}</h3>{code(curl(path, example['value']))}"
+        f"<h3>{escape(example['summary'])}</h3>{code(curl(base + path, example['value'], with_key))}"
         for example in content.get("examples", {}).values()
     )
     return (
         f'<section class="card"><h2><span class="method">{escape(method.upper())}</span> '
         f"<code>{escape(path)}</code></h2><p>{escape(body.get('summary', ''))}</p>"
-        f"{fields(content.get('schema', {}), schemas)}{examples}{replies(body, schemas)}</section>"
+        f"{fields(content.get('schema', {}), schemas)}{examples}{replies(body)}</section>"
     )
 
 
@@ -80,14 +84,13 @@ def kind(field: dict[str, Any]) -> str:
     return str(first.get("type", "object"))
 
 
-def replies(body: dict[str, Any], schemas: dict[str, Any]) -> str:
+def replies(body: dict[str, Any]) -> str:
     """The answer's example and the list of errors."""
     shown, errors = "", []
     for status, reply in body.get("responses", {}).items():
-        schema = reply.get("content", {}).get("application/json", {}).get("schema", {})
         if status == "200":
-            examples = resolve(schema, schemas).get("examples", [])
-            shown = "".join(code(json.dumps(example, indent=1, ensure_ascii=False)) for example in examples)
+            example = reply["content"]["application/json"].get("example")
+            shown = code(json.dumps(example, indent=1, ensure_ascii=False))
         else:
             errors.append(f"<li><b>{escape(status)}</b> {escape(reply.get('description', ''))}</li>")
     listed = (
@@ -98,10 +101,11 @@ def replies(body: dict[str, Any], schemas: dict[str, Any]) -> str:
     return f"<h3>Answer</h3>{shown}{listed}"
 
 
-def curl(path: str, value: object) -> str:
-    """A command line that sends the example to this service on its default address."""
+def curl(url: str, value: object, with_key: bool) -> str:
+    """A command line that sends the example to this service."""
+    key = "  -H 'Authorization: Bearer KEY' \\\n" if with_key else ""
     data = json.dumps(value, ensure_ascii=False).replace("'", "'\\''")
-    return f"curl http://127.0.0.1:8080{path} \\\n  -H 'Content-Type: application/json' \\\n  -d '{data}'"
+    return f"curl {url} \\\n{key}  -H 'Content-Type: application/json' \\\n  -d '{data}'"
 
 
 def code(text: str) -> str:

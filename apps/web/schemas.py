@@ -52,12 +52,24 @@ ANSWER_EXAMPLE: dict[str, Any] = {
 }
 
 
+CLASSIFY_EXAMPLE: dict[str, Any] = {"answers": [ANSWER_EXAMPLE], "model": MODEL_EXAMPLE, "latency_ms": 3.4}
+
+HEALTH_EXAMPLE: dict[str, Any] = {
+    "ready": True,
+    "uptime_s": 12.5,
+    "model": MODEL_EXAMPLE,
+    "labels": ["World", "Sports", "Business", "Sci/Tech"],
+    "limits": {"max_chars": 10000, "max_batch": 64, "max_body_bytes": 1048576, "per_minute": 120},
+    "key_required": False,
+}
+
+
 class ClassifyRequest(BaseModel):
     """One text or several; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    text: str | None = Field(None, description="One text. Give this or `texts`, not both.")
+    text: str | None = Field(None, description="One text. Give this or texts, not both.")
     texts: list[str] | None = Field(None, description="Several texts, answered in the same order.")
     top_k: int | None = Field(None, ge=1, description="Keep only the best K scores. All when left out.")
     explain: bool = Field(False, description="Say what each word did to the score. One text at a time.")
@@ -101,12 +113,6 @@ class ModelReply(BaseModel):
 class ClassifyReply(BaseModel):
     """One answer for each text, in order."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"answers": [ANSWER_EXAMPLE], "model": MODEL_EXAMPLE, "latency_ms": 3.4}]
-        }
-    )
-
     answers: list[AnswerReply]
     model: ModelReply
     latency_ms: float = Field(description="Time in the model for the whole request, without the queue.")
@@ -121,26 +127,6 @@ class LimitsReply(BaseModel):
 
 class HealthReply(BaseModel):
     """What runs here, and the limits that hold."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "ready": True,
-                    "uptime_s": 12.5,
-                    "model": MODEL_EXAMPLE,
-                    "labels": ["World", "Sports", "Business", "Sci/Tech"],
-                    "limits": {
-                        "max_chars": 10000,
-                        "max_batch": 64,
-                        "max_body_bytes": 1048576,
-                        "per_minute": 120,
-                    },
-                    "key_required": False,
-                }
-            ]
-        }
-    )
 
     ready: bool
     uptime_s: float

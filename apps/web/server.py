@@ -1,10 +1,10 @@
 """The web service over one loaded model: POST /classify, GET /health, the page and its reference."""
 
+import contextlib
 import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +23,8 @@ from apps.web.rate import RateLimit
 from apps.web.reference import reference
 from apps.web.replies import Refused, from_status, from_validation
 from apps.web.schemas import (
+    CLASSIFY_EXAMPLE,
+    HEALTH_EXAMPLE,
     REQUEST_EXAMPLES,
     ClassifyReply,
     ClassifyRequest,
@@ -56,14 +58,14 @@ def create_app(
     config = config or ServeConfig()
     worker = Worker(config.queue)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         worker.close()
 
     app = FastAPI(
         title=f"edgewise: {model.describe()['bundle']}",
-        description="Text classification by one bundle. Texts are answered and forgotten, never logged.",
+        description=about(limits_of(model, config), config),
         version="1",
         docs_url=None,  # FastAPI's page loads scripts from a CDN: offline it is empty, and the CSP forbids it
         redoc_url=None,
@@ -110,7 +112,7 @@ def add_api(app: FastAPI, model: Classifier, config: ServeConfig, worker: Worker
         summary="Classify one text or several",
         response_model=ClassifyReply,
         response_model_exclude_none=True,
-        responses=ERRORS,
+        responses=ERRORS | {200: example(CLASSIFY_EXAMPLE)},
         dependencies=security,
     )
     async def classify(
@@ -120,7 +122,12 @@ def add_api(app: FastAPI, model: Classifier, config: ServeConfig, worker: Worker
         answers, latency_ms = await worker.run(lambda: answers_for(model, texts, request))
         return {"answers": answers, "model": info, "latency_ms": latency_ms}
 
-    @app.get("/health", summary="What runs here, and its limits", response_model=HealthReply)
+    @app.get(
+        "/health",
+        summary="What runs here, and its limits",
+        response_model=HealthReply,
+        responses={200: example(HEALTH_EXAMPLE)},
+    )
     async def health() -> dict[str, Any]:
         return {
             "ready": worker.open,
@@ -142,8 +149,22 @@ def add_pages(app: FastAPI) -> None:
         return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(reference(app.openapi()))
+    async def docs(request: Request) -> HTMLResponse:
+        return HTMLResponse(reference(app.openapi(), str(request.base_url).rstrip("/")))
+
+
+def about(limits: Limits, config: ServeConfig) -> str:
+    """The description in the OpenAPI document, with the limits that hold here."""
+    return (
+        "Text classification by one bundle. Texts are answered and forgotten, never logged. "
+        f"A text may have {limits.max_chars:,} characters, a request {limits.max_batch:,} texts and "
+        f"{config.max_body_bytes:,} bytes, and a client {config.per_minute:,} requests a minute."
+    )
+
+
+def example(value: dict[str, Any]) -> dict[str, Any]:
+    """An answer's example in OpenAPI's form. Beside the schema, because pydantic would sort its keys."""
+    return {"content": {"application/json": {"example": value}}}
 
 
 def limits_of(model: Classifier, config: ServeConfig) -> Limits:
@@ -179,9 +200,9 @@ def serve(model: Classifier, config: ServeConfig | None = None) -> None:
     refuse_open_bind(config)
     model("The first answer is the slowest.")  # so that it is nobody's request
     listener = listen(config)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    port = listener.getsockname()[1]
-    logging.getLogger("edgewise.web").info("open http://%s:%d/", address(config.host), port)
+    log = logging.getLogger("edgewise.web")
+    log_to_stderr(log)
+    log.info("open http://%s:%d/", address(config.host), listener.getsockname()[1])
     # No access log of uvicorn's: it writes the query, which may hold a text. Forwarded addresses are not
     # believed: on loopback any local program could forge them and walk around the rate limit.
     settings = uvicorn.Config(
@@ -191,8 +212,19 @@ def serve(model: Classifier, config: ServeConfig | None = None) -> None:
         proxy_headers=False,
         server_header=False,
         ws="none",
+        timeout_graceful_shutdown=10,
     )
-    uvicorn.Server(settings).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has stopped in good order, and says it again
+        uvicorn.Server(settings).run(sockets=[listener])
+
+
+def log_to_stderr(log: logging.Logger) -> None:
+    """One line a request, once, whatever the program around has set up."""
+    log.setLevel(logging.INFO)
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.addHandler(handler)
 
 
 def address(host: str) -> str:

@@ -1,11 +1,13 @@
 // Draws one answer: the topic bars, and the words with what each one did.
 
-import { by, make, percent, points, show } from "./dom.js";
+import { by, engineName, make, percent, points, show } from "./dom.js";
 
 const FAINT = 0.005; // half a percentage point: a word below it gets no colour
 const LISTED = 4;
 
-export function drawAnswer(answer) {
+// `asked` is remembered, so that an error about another text can take the answer away.
+export function drawAnswer(asked, answer) {
+  by("answer").asked = asked;
   by("top").textContent = answer.label;
   const bars = by("bars");
   const known = new Map([...bars.children].map((bar) => [bar.dataset.label, bar]));
@@ -33,13 +35,18 @@ function newBar(label) {
   return row;
 }
 
+export function forgetAnswer(asked) {
+  if (by("answer").asked === asked) return;
+  show(by("answer"), false);
+  show(by("empty"), true);
+}
+
 export function drawTiming(reply) {
-  const { variant, engine, engine_version: version, threads } = reply.model;
-  const on = [engine, version].filter(Boolean).join(" ");
+  const { variant, threads } = reply.model;
   const cores = threads ? `, ${threads} thread${threads === 1 ? "" : "s"}` : "";
   by("timing").textContent =
     `${reply.latency_ms.toFixed(1)} ms in the model · ${reply.roundTrip.toFixed(0)} ms round trip · ` +
-    `${variant ?? "reference"} on ${on}${cores}`;
+    `${variant ?? "reference"} on ${engineName(reply.model)}${cores}`;
 }
 
 export function drawWorking() {

@@ -1,9 +1,9 @@
 // Wires the page: input, file, mode, key, and what happens on Classify.
 
-import { drawAnswer, drawTiming, drawWords, drawWorking, hideWords, watchWords } from "./answer.js";
+import { drawAnswer, drawTiming, drawWords, drawWorking, forgetAnswer, hideWords, watchWords } from "./answer.js";
 import { classify, health, useKey } from "./api.js";
 import { linesOf, runBatch } from "./batch.js";
-import { by, count, make, show } from "./dom.js";
+import { by, count, engineName, make, show } from "./dom.js";
 
 const MOST_FILE_BYTES = 5_000_000;
 
@@ -18,7 +18,7 @@ let service = null; // what /health said
 let running = null; // the AbortController of the request under way
 
 const text = by("text");
-const characters = () => Array.from(text.value.trim()).length;
+const characters = () => Array.from(text.value).length; // code points, as the service counts
 const perLine = () => !by("lines").hidden && by("form").elements.mode.value === "lines";
 
 function say(message) {
@@ -41,7 +41,7 @@ function measure() {
 
 // Why the text cannot be sent; an empty string where it can.
 function fault() {
-  if (!characters()) return "The text is empty. Write or paste something, or open a file.";
+  if (!text.value.trim()) return "The text is empty. Write or paste something, or open a file.";
   const most = service?.limits.max_chars ?? Infinity;
   if (!perLine()) {
     return characters() > most
@@ -68,6 +68,7 @@ async function submit() {
   } catch (failure) {
     if (mine === running) hideWords();
     if (failure.name !== "AbortError") refuse(failure);
+    if (mine === running) forgetAnswer(text.value);
   } finally {
     if (mine === running) busy(false);
   }
@@ -77,9 +78,10 @@ async function submit() {
 async function askOne(signal) {
   const asked = text.value;
   const reply = await classify(asked, { signal });
-  drawAnswer(reply.answers[0]);
+  drawAnswer(asked, reply.answers[0]);
   drawTiming(reply);
-  show(by("batch"), false);
+  layOut(false);
+  bringIntoView(by("answer"));
   drawWorking();
   const explained = await classify(asked, { explain: true, signal });
   drawWords(asked, explained.answers[0].explanation);
@@ -87,7 +89,23 @@ async function askOne(signal) {
 
 async function askLines(signal) {
   service ??= await health();
+  layOut(true);
+  bringIntoView(by("batch"));
   await runBatch(linesOf(text.value), service.limits, service.labels, signal);
+}
+
+// Many lines take the whole width; one text has its answer beside it.
+function layOut(many) {
+  by("columns").classList.toggle("wide", many);
+  show(by("results"), !many);
+  show(by("batch"), many);
+}
+
+// On a phone the answer stands below the fold.
+function bringIntoView(element) {
+  if (element.getBoundingClientRect().top < innerHeight - 120) return;
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  element.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
 }
 
 function refuse(failure) {
@@ -173,8 +191,8 @@ function addExamples() {
 async function greet() {
   try {
     service = await health();
-    const { bundle, variant, engine, engine_version: version } = service.model;
-    by("model-text").textContent = [bundle, variant ?? "reference", [engine, version].filter(Boolean).join(" ")].join(" · ");
+    const { bundle, variant } = service.model;
+    by("model-text").textContent = [bundle, variant ?? "reference", engineName(service.model)].join(" · ");
     by("model").classList.add("ready");
     by("intro-text").textContent =
       `Paste a text or drop a file. A small model tells ${listed(service.labels)} apart, and shows which words decided.`;
@@ -212,6 +230,7 @@ by("clear").addEventListener("click", () => {
   text.focus();
 });
 by("stop").addEventListener("click", () => running?.abort());
+if (/Mac|iPhone|iPad/.test(navigator.platform)) by("modifier").textContent = "\u2318";
 watchFiles();
 watchWords();
 addExamples();

@@ -26,4 +26,9 @@ export function points(value) {
   return (value < 0 ? "\u2212" : "+") + amount;
 }
 
+const ENGINES = { onnx: "ONNX Runtime", litert: "LiteRT", torch: "PyTorch" };
+
+export const engineName = ({ engine, engine_version: version }) =>
+  [ENGINES[engine] ?? engine, version].filter(Boolean).join(" ");
+
 export const count = (number) => number.toLocaleString("en");

@@ -83,6 +83,7 @@ def test_never_more_than_the_bucket_and_its_refill(steps: list[float], per_minut
     [
         ("192.0.2.1", "192.0.2.1"),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
         ("testclient", "testclient"),
         (None, "unknown"),
     ],

@@ -1,8 +1,14 @@
 """What the service may be told, and where it refuses to bind."""
 
+import os
+import signal
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from apps.web.config import ServeConfig, refuse_open_bind
@@ -46,3 +52,36 @@ def test_a_port_in_use_is_one_clear_line(model: Any) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port} .*choose another --port"):
             serve(model, ServeConfig(port=port, api_key=None))
+
+
+SERVE = """
+import sys
+sys.path.insert(0, {folder!r})
+from conftest import WordCounter
+from apps.web.config import ServeConfig
+from apps.web.server import serve
+serve(WordCounter(), ServeConfig(port=0))
+"""
+
+
+def test_serve_says_where_it_is_logs_no_text_and_stops_at_an_interrupt() -> None:
+    """In a process of its own, as a user starts it."""
+    program = SERVE.format(folder=str(Path(__file__).parent))
+    environment = {name: value for name, value in os.environ.items() if name != "EDGEWISE_API_KEY"}
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program], stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            assert process.stderr
+            url = process.stderr.readline().split("open ")[1].strip()
+            reply = httpx.post(f"{url}classify?text=xyzzy", json={"text": "xyzzy"}, trust_env=False)
+            assert reply.status_code == 200
+            assert "server" not in reply.headers
+            process.send_signal(signal.SIGINT)
+            rest = process.stderr.read()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    assert "POST /classify 200" in rest
+    assert "xyzzy" not in rest
+    assert "Traceback" not in rest

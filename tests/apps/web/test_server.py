@@ -266,11 +266,12 @@ def test_openapi_examples_are_answered_as_the_schema_says(client: TestClient) ->
         reply = client.post("/classify", json=example["value"])
         assert reply.status_code == 200
         ClassifyReply.model_validate(reply.json(), strict=True)
-    models = {"ClassifyReply": ClassifyReply, "HealthReply": HealthReply, "ErrorReply": ErrorReply}
-    for name, model in models.items():
-        examples = document["components"]["schemas"][name]["examples"]
-        for example in examples:
-            assert model.model_validate(example, strict=True).model_dump(exclude_none=True) == example
+    for path, method, reply in (("/classify", "post", ClassifyReply), ("/health", "get", HealthReply)):
+        replies = document["paths"][path][method]["responses"]
+        example = replies["200"]["content"]["application/json"]["example"]
+        assert reply.model_validate(example, strict=True).model_dump(exclude_none=True) == example
+    for example in document["components"]["schemas"]["ErrorReply"]["examples"]:
+        assert ErrorReply.model_validate(example, strict=True).model_dump() == example
 
 
 def test_openapi_lists_the_errors_and_the_key(client: TestClient, locked: TestClient) -> None:
