@@ -33,12 +33,19 @@ EXTRA_KEYS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 _NEVER_NULL = ("variant", "engine", "device", "emulated", "tokenization")
 _PARTS: dict[str, dict[str, tuple[type, ...]]] = {
+    "device": {
+        "name": _TEXT, "soc": _TEXT, "cores": (int,), "isa": (list,), "memory_mb": _NUMBER, "os": _TEXT,
+        "governor": _TEXT, "temperature_c": _NUMBER,
+    },
     "latency_ms": dict.fromkeys(("p50", "p90", "p99", "mean"), _NUMBER) | {"ci95": (list,)},
     "metric": {"name": _TEXT, "value": _NUMBER, "n": (int,)},
     "parity": dict.fromkeys(("max_abs", "cosine", "agreement"), _NUMBER),
-    "ratio_to": {"entry": _TEXT, "speed": _NUMBER, "ci95": (list,), "size": (*_NUMBER, type(None))},
-}
-_DEVICE = ("name", "soc", "cores", "isa", "memory_mb", "os", "governor", "temperature_c")
+    "ratio_to": {"entry": _TEXT, "speed": _NUMBER, "ci95": (list,), "size": _NUMBER},
+    "sample": dict.fromkeys(("n", "chars_p50", "chars_max"), (int,)),
+}  # fmt: skip
+# Parts of which single values may be null, where the system or the reference does not tell.
+_MAY_BE_NULL = {"device": set(_PARTS["device"]) - {"name"}, "ratio_to": {"size"}}
+_LOWEST = {"device.": -273.15, "parity.": -1.0}
 
 
 def save_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -105,9 +112,6 @@ def check_row(row: Any, where: str) -> None:
     for part, keys in _PARTS.items():
         if row.get(part) is not None:
             _check_part(row[part], keys, where, part)
-    missing = [key for key in _DEVICE if key not in row["device"]]
-    if missing:
-        raise InputError(f"{where}: 'device' has no '{missing[0]}'; put null where it is unknown")
 
 
 def _check_values(values: dict[str, Any], kinds: dict[str, tuple[type, ...]], where: str, part: str) -> None:
@@ -117,14 +121,14 @@ def _check_values(values: dict[str, Any], kinds: dict[str, tuple[type, ...]], wh
         if value is not None and (wrong_bool or not isinstance(value, kind)):
             names = " or ".join(one.__name__ for one in kind)
             raise InputError(f"{where}: '{part}{key}' is {type(value).__name__}, not {names}")
-        if isinstance(value, float | int) and not (-1 if part else 0) <= value < MAX_VALUE:
+        if isinstance(value, float | int) and not _LOWEST.get(part, 0) <= value < MAX_VALUE:
             raise InputError(f"{where}: '{part}{key}' is {value}, which cannot be")
 
 
 def _check_part(value: dict[str, Any], keys: dict[str, tuple[type, ...]], where: str, part: str) -> None:
     for key in keys:
-        if key not in value or (value[key] is None and key != "size"):
-            raise InputError(f"{where}: '{part}.{key}' is missing; measure again or set '{part}' to null")
+        if key not in value or (value[key] is None and key not in _MAY_BE_NULL.get(part, ())):
+            raise InputError(f"{where}: '{part}.{key}' is missing; measure again or repair the row")
     _check_values(value, keys, where, f"{part}.")
     if "ci95" in keys:
         pair = value["ci95"]

@@ -67,7 +67,8 @@ def accuracy_interval(value: float, n: int) -> tuple[float, float]:
     z = 1.959964
     centre = (value + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # The bounds belong to the interval where nothing, or all, was right: rounding must not move them.
+    return 0.0 if value == 0 else centre - half, 1.0 if value == 1 else centre + half
 
 
 def _bootstrap(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from device_bench import figures
 from device_bench.figures import NONE, Row, number, percent, text
 
+FIRST = "p50, ms"  # what the table is sorted by at first
+
 
 @dataclass(frozen=True)
 class _Column:
@@ -22,19 +24,26 @@ def table(rows: Sequence[Row], keys: dict[int, str]) -> str:
     """The table as a card. `keys` (by id of the row) tie its lines to the marks in the drawings."""
     columns = _columns(rows)
     heads = "".join(
-        f'<th scope="col" data-best="{c.best}"{" class=words" if c.words else ""}>'
+        f'<th scope="col" data-best="{c.best}"{" class=words" if c.words else ""}{_sorted(c)}>'
         f'<button type="button">{c.name}</button></th>'
         for c in columns
     )
     ordered = sorted(rows, key=lambda row: (figures.p50(row) is None, figures.p50(row) or 0))
     lines = "".join(_line(row, columns, keys[id(row)]) for row in ordered)
-    options = "".join(f'<option value="{n}">{c.name}</option>' for n, c in enumerate(columns))
+    options = "".join(
+        f'<option value="{n}"{" selected" if _sorted(c) else ""}>{c.name}</option>'
+        for n, c in enumerate(columns)
+    )
     return (
         '<div class="card"><header><h3>All figures</h3>'
         f'<label class="sorter">Sort by<select>{options}</select></label></header>'
         '<div class="scroll" tabindex="0" role="region" aria-label="All figures"><table>'
         f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div></div>"
     )
+
+
+def _sorted(column: _Column) -> str:
+    return ' aria-sort="ascending"' if column.name == FIRST else ""
 
 
 def _line(row: Row, columns: Sequence[_Column], key: str) -> str:
@@ -71,7 +80,7 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
             lambda row: text(row.get("precision") or NONE),
             words=True,
         ),
-        _Column("p50, ms", latency("p50"), _p50),
+        _Column(FIRST, latency("p50"), _p50),
         _Column("p90", latency("p90"), lambda row: number(latency("p90")(row))),
         _Column("p99", latency("p99"), lambda row: number(latency("p99")(row))),
         _Column("Speed", ratio("speed"), _speed, best="high"),
@@ -98,7 +107,7 @@ def _name(row: Row, rows: Sequence[Row], on_front: bool) -> str:
         ("front", "", on_front),
         ("reference", "", figures.colour(row) == "torch"),
         ("tokens ready", "", not row["tokenization"]),
-        ("quick", "warn", bool(row.get("quick"))),
+        ("quick", "warn", bool(row.get("quick")) and not all(other.get("quick") for other in rows)),
         ("emulated", "warn", row["emulated"]),
     ]
     shown = "".join(f'<span class="badge {kind}">{name}</span>' for name, kind, wanted in badges if wanted)

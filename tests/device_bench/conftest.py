@@ -1,6 +1,7 @@
 """Stand-ins for a model, and the smallest real bundle that the bench can measure."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 LABELS = ["sports", "world"]
+LIMITS = {"max_tokens": 16, "max_chars": 1000, "max_batch": 8}
 
 
 class FakeModel:
@@ -79,7 +81,7 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = ["variants/onnx-fp32/model.onnx", "tokenizer.json"]
     manifest = {
         "schema": 1, "name": "small", "task": "text-classification", "labels": LABELS,
-        "limits": {"max_tokens": 16, "max_chars": 1000, "max_batch": 8}, "signature": {}, "lineage": [],
+        "limits": LIMITS, "signature": {}, "lineage": [],
         "variants": {
             "onnx-fp32": {
                 "engine": "onnx", "precision": "fp32", "file": names[0],
@@ -92,6 +94,26 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     logits = load(folder, threads=1).logits([str(text) for text in texts])
     np.savez(folder / "golden.npz", texts=texts, labels=np.array([0, 1, 0]), logits=logits)
     seal(folder, manifest, [*names, "golden.npz"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder: one BERT layer of random weights, with the same tokenizer and labels."""
+    os.environ.setdefault("USE_TF", "0")
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "small"
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=32, num_labels=2,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(_tokenizer())
+    meta = {"schema": 1, "task": "text-classification", "labels": LABELS, "limits": LIMITS}
+    (folder / "checkpoint.json").write_text(json.dumps(meta))
     return folder
 
 

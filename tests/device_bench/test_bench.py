@@ -1,0 +1,175 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import FakeModel
+
+from device_bench import bench as module
+from device_bench import cold, machine, quality
+from device_bench.bench import BenchConfig, BenchEntry, bench
+from device_bench.rows import EXTRA_KEYS, KEYS, check_row
+from runtimes.errors import BundleError, EngineError, InputError
+
+SHORT = BenchConfig(rounds=8, seconds=5.0, cold_starts=1)
+TEXTS = ["a", "bb", "ccc", "dd"]
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Entries by path name; a fake is opened for each, and no process is started."""
+    models: dict[str, Any] = {"edge": FakeModel(), "teacher": FakeModel("torch", "pytorch-fp32")}
+
+    def open_fake(name: str, entry: BenchEntry, threads: int) -> Any:
+        model = models[entry.path.name]
+        torch = model.engine == "torch"
+        texts = np.array(TEXTS)
+        golden = None if torch else {"texts": texts, "logits": FakeModel().logits(TEXTS)}
+        size = 8000 if torch else 1000
+        return module._Opened(model, model.describe(), size, 10, None if torch else True, golden)
+
+    monkeypatch.setattr(module, "_open", open_fake)
+    monkeypatch.setattr(cold, "cold_start", lambda *_, **__: cold.ColdStart(12.0, 34.0, 1))
+    return models
+
+
+def entries(*names: str) -> dict[str, BenchEntry]:
+    return {name: BenchEntry(Path(name)) for name in names}
+
+
+def test_rows_follow_the_schema(fakes: dict[str, Any]) -> None:
+    rows = bench(entries("edge", "teacher"), TEXTS, [0, 1, 0, 0], SHORT)
+    assert [(row["entry"], row["tokenization"]) for row in rows] == [
+        ("edge", True), ("edge", False), ("teacher", True), ("teacher", False),
+    ]  # fmt: skip
+    for row in rows:
+        assert list(row) == [*KEYS, *EXTRA_KEYS]
+        check_row(row, "row")
+        assert row["n"] == 8
+        assert row["metric"] == {"name": "accuracy", "value": 0.75, "n": 4}
+        assert (row["cold_start_ms"], row["peak_rss_mb"]) == (12.0, 34.0)
+        assert row["sample"] == {"n": 4, "chars_p50": 2, "chars_max": 3}
+        assert row["ratio_to"]["entry"] == "teacher"
+        assert row["energy_mj"] is None
+        assert "energy" in row["note"]
+    assert len({row["started"] for row in rows}) == 1
+    assert rows[0]["ratio_to"]["size"] == 8.0
+    assert rows[2]["ratio_to"]["speed"] == 1.0
+    assert rows[0]["parity"] == {"max_abs": 0.0, "cosine": 1.0, "agreement": 1.0}
+    assert rows[2]["parity"] is None
+    assert "this is the checkpoint itself" in rows[2]["note"]
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+def test_no_labels_no_reference(fakes: dict[str, Any]) -> None:
+    (row,) = bench(entries("edge"), TEXTS, None, replace(SHORT, tokenization=(True,)))
+    assert row["metric"] is row["ratio_to"] is None
+    assert "the texts have no labels" in row["note"]
+
+
+def test_quick_is_shorter_and_says_so(fakes: dict[str, Any]) -> None:
+    row = bench(entries("edge"), TEXTS, None, BenchConfig(quick=True))[0]
+    assert row["quick"] is True
+    assert row["n"] <= 200
+    assert row["note"].startswith(f"quick: {row['n']} rounds")
+    assert bench(entries("edge"), TEXTS, None, SHORT)[0]["quick"] is False
+
+
+def test_emulated_times_are_not_reported(fakes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "emulated", lambda: True)
+    row = bench(entries("edge"), TEXTS, None, SHORT)[0]
+    assert row["emulated"] is True
+    assert row["latency_ms"] is row["cold_start_ms"] is row["ratio_to"] is None
+    assert row["parity"]
+    assert row["note"].startswith("emulated: times and memory are not reported")
+    check_row(row, "row")
+
+
+@pytest.mark.parametrize(
+    ("names", "texts", "labels", "config", "message"),
+    [
+        ((), TEXTS, None, SHORT, "nothing to measure"),
+        (("edge",), [], None, SHORT, "no texts"),
+        (("edge",), TEXTS, [0], SHORT, "4 texts but 1 labels"),
+        (("edge",), TEXTS, [0, 1, 2, 0], SHORT, r"label 2 is not in 0\.\.1"),
+        (("edge",), TEXTS, None, replace(SHORT, rounds=0), "must not be zero"),
+        (("edge",), TEXTS, None, replace(SHORT, tokenization=()), "must not be zero or empty"),
+    ],
+)
+def test_bad_input(
+    fakes: dict[str, Any], names: Any, texts: Any, labels: Any, config: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        bench(entries(*names), texts, labels, config)
+
+
+def test_two_tasks_in_one_run_are_refused(fakes: dict[str, Any]) -> None:
+    fakes["other"] = FakeModel(labels=["x", "y"])
+    with pytest.raises(InputError, match="other and edge have different labels"):
+        bench(entries("edge", "other"), TEXTS, None, SHORT)
+
+
+def test_an_entry_that_fails_is_an_error_with_its_name(fakes: dict[str, Any]) -> None:
+    class Broken(FakeModel):
+        def run(self, prepared: list[str]) -> np.ndarray:
+            raise RuntimeError("bad kernel\nmore")
+
+    fakes["broken"] = Broken()
+    with pytest.raises(
+        EngineError, match=r"^broken without tokenization: .*RuntimeError: bad kernel"
+    ) as caught:
+        bench(entries("edge", "broken"), TEXTS, None, SHORT)
+    assert "\n" not in str(caught.value)
+
+
+def test_logits_that_are_not_finite_are_an_error(fakes: dict[str, Any]) -> None:
+    class Nan(FakeModel):
+        def logits(self, texts: list[str]) -> np.ndarray:
+            return np.where([[len(text) == 2] for text in texts], np.nan, np.ones((len(texts), 2)))
+
+    fakes["nan"] = Nan()
+    with pytest.raises(EngineError, match=r"^nan: logits of text 2 are not finite"):
+        bench(entries("nan"), TEXTS, [0, 1, 0, 1], SHORT)
+
+
+def test_parity_of_a_known_case() -> None:
+    golden = np.array([[1.0, 0.0], [0.0, 2.0]])
+    got = quality.parity(np.array([[0.0, 1.0], [0.0, 2.5]]), golden)
+    assert got == {"max_abs": 1.0, "cosine": 0.0, "agreement": 0.5}
+    with pytest.raises(EngineError, match="shape"):
+        quality.parity(np.ones((2, 3)), golden)
+
+
+def test_a_real_bundle_end_to_end(small_bundle: Path) -> None:
+    rows = bench({"small": BenchEntry(small_bundle)}, ["a goal", "the vote"], [0, 1], SHORT)
+    row = rows[0]
+    assert (row["bundle"], row["variant"], row["engine"]) == ("small", "onnx-fp32", "onnxruntime")
+    assert row["default"] is True
+    assert row["size_bytes"] == (small_bundle / "variants/onnx-fp32/model.onnx").stat().st_size
+    assert row["parity"]["max_abs"] < 1e-5
+    assert row["cold_start_ms"] > row["latency_ms"]["p50"] > row["overhead_ms"]
+    assert rows[1]["tokenization"] is False
+
+
+def test_a_missing_bundle_and_variant(small_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"^gone: .*no such bundle"):
+        bench({"gone": BenchEntry(tmp_path / "no.bundle")}, TEXTS, None, SHORT)
+    with pytest.raises(EngineError, match=r"^int4: .*no variant 'onnx-int4'"):
+        bench({"int4": BenchEntry(small_bundle, variant="onnx-int4")}, TEXTS, None, SHORT)
+
+
+@pytest.mark.slow
+def test_the_checkpoint_is_the_reference(small_bundle: Path, small_checkpoint: Path) -> None:
+    both = {"teacher": BenchEntry(small_checkpoint, engine="torch"), "small": BenchEntry(small_bundle)}
+    rows = bench(both, ["a goal", "the vote"], [0, 1], SHORT)
+    teacher, small = rows[0], rows[2]
+    assert (teacher["engine"], teacher["variant"], teacher["parity"]) == ("torch", "pytorch-fp32", None)
+    assert teacher["size_bytes"] == (small_checkpoint / "model.safetensors").stat().st_size
+    assert teacher["peak_rss_mb"] > small["peak_rss_mb"] + 50  # torch is in the one process only
+    assert teacher["cold_start_ms"] > small["cold_start_ms"]
+    assert small["ratio_to"]["entry"] == "teacher"
+    assert small["ratio_to"]["speed"] == pytest.approx(
+        teacher["latency_ms"]["p50"] / small["latency_ms"]["p50"]
+    )
