@@ -59,6 +59,7 @@ async function read(response) {
     throw new Failure(`The service answered with something else than JSON (status ${response.status}).`);
   }
   if (response.ok) return reply;
+  if (response.status === 401) throw new Failure("The API key is not the right one.", 401);
   const retry = Number(response.headers.get("Retry-After")) || 0;
   throw new Failure(sentence(reply?.error ?? `status ${response.status}`), response.status, retry);
 }

@@ -111,6 +111,7 @@ function bringIntoView(element) {
 function refuse(failure) {
   say(failure.message);
   if (failure.status === 401) {
+    if (!by("key").value.trim()) say("This service asks for its API key. Enter it above and try again.");
     show(by("key-row"), true);
     by("key").focus();
   }

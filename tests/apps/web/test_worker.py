@@ -20,15 +20,18 @@ TEXT = "The striker scored two goals in the final."
 # Crowds
 
 
-async def together(app: FastAPI, number: int, release: Callable[[], None]) -> list[httpx.Response]:
-    """`number` requests at once; `release` is called when all of them are in."""
+async def together(
+    app: FastAPI, number: int, refused: int, release: Callable[[], None]
+) -> list[httpx.Response]:
+    """`number` requests at once; `release` is called when `refused` of them have their answer."""
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         asked = [
             asyncio.create_task(client.post("/classify", json={"texts": [TEXT] * (1 + index % 2)}))
             for index in range(number)
         ]
-        await asyncio.sleep(0.2)
+        while sum(task.done() for task in asked) < refused:
+            await asyncio.sleep(0.01)
         health = await client.get("/health")
         assert health.status_code == 200  # the loop is free while the model is at work
         release()
@@ -37,7 +40,7 @@ async def together(app: FastAPI, number: int, release: Callable[[], None]) -> li
 
 def test_many_at_once_none_lost(model: Any, config: ServeConfig) -> None:
     app = create_app(model, dataclasses.replace(config, queue=200))
-    replies = asyncio.run(together(app, 150, lambda: None))
+    replies = asyncio.run(together(app, 150, 0, lambda: None))
     assert [reply.status_code for reply in replies] == [200] * 150
     assert [len(reply.json()["answers"]) for reply in replies] == [1, 2] * 75
     assert len(model.threads) == 1
@@ -48,7 +51,7 @@ def test_full_queue_is_refused_and_the_rest_answered(
 ) -> None:
     model.go.clear()
     app = create_app(model, config)  # one at work, three waiting
-    replies = asyncio.run(together(app, 10, model.go.set))
+    replies = asyncio.run(together(app, 10, 6, model.go.set))
     statuses = [reply.status_code for reply in replies]
     assert (statuses.count(200), statuses.count(503)) == (4, 6)
     refused = next(reply for reply in replies if reply.status_code == 503)
