@@ -46,10 +46,11 @@ def load(
     bundle = open_bundle(path)
     name = choose(bundle, engine, variant)
     about = bundle.variants[name]
+    task = task_module(bundle.task)
     session = engines.module(about["engine"]).open(bundle.source(about["file"]), variant=about, **how)
     tokenizer = Tokenizer.from_bytes(bundle.read("tokenizer.json"), bundle.limits["max_tokens"])
     described = {"bundle": bundle.name, "task": bundle.task, "variant": name, "precision": about["precision"]}
-    return task_module(bundle.task).open(session, tokenizer, bundle.labels, bundle.limits, described)
+    return task.open(session, tokenizer, bundle.labels, bundle.limits, described)
 
 
 def choose(bundle: Bundle, engine: str | None = None, variant: str | None = None) -> str:
@@ -59,7 +60,8 @@ def choose(bundle: Bundle, engine: str | None = None, variant: str | None = None
             raise EngineError(f"{bundle.path}: no variant {variant!r}; it has {', '.join(bundle.variants)}")
         if engine not in (None, bundle.variants[variant]["engine"]):
             raise EngineError(
-                f"{bundle.path}: variant {variant!r} runs on {bundle.variants[variant]['engine']}, not {engine}"
+                f"{bundle.path}: variant {variant!r} runs on {bundle.variants[variant]['engine']}, "
+                f"not {engine}"
             )
         return variant
     if engine is not None:

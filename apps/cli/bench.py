@@ -1,0 +1,43 @@
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apps.cli.options import Json, Threads, emit
+
+
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to measure: every variant of it.")],
+    reference: Annotated[
+        Path | None, typer.Option(help="A checkpoint to run beside it in PyTorch eager fp32.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows to measure on: a folder of `edgewise build`, a file (default: golden texts)."
+        ),
+    ] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Only this variant; repeat for more.")] = None,
+    threads: Threads = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="A few seconds; rows are labelled so.")] = False,
+    out: Annotated[Path, typer.Option(help="Where the rows go, one JSON object a line.")] = Path(
+        "bench.jsonl"
+    ),
+    json: Json = False,
+) -> None:
+    """Measure a bundle on this machine: latency, cold start, memory, size, accuracy, parity.
+
+    All variants run interleaved in one process, batch 1, on texts of natural length, with and without
+    tokenization; cold start and peak memory in processes of their own.
+    """
+    from apps.measuring import measure_bundle
+    from apps.summary import table
+    from device_bench.rows import save_rows
+
+    rows = measure_bundle(bundle, reference, data, variant, threads, quick)
+    save_rows(rows, out)
+    if json:
+        emit(rows)
+    else:
+        print(table(rows))
+        print(f"\n{out}")

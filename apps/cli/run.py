@@ -1,0 +1,57 @@
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from apps.cli.options import Engine, Json, Threads, VariantName, emit
+from runtimes.errors import InputError
+
+MAX_LINES = 100_000
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="A bundle (folder or .zip), or a checkpoint.")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; none: one a line from stdin.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Which words spoke for the label.")] = False,
+    top_k: Annotated[int, typer.Option(help="How many labels to print.", min=1)] = 3,
+    engine: Engine = None,
+    variant: VariantName = None,
+    threads: Threads = 1,
+    json: Json = False,
+) -> None:
+    """Answer texts with a bundle, on the engine that is here."""
+    from runtimes.load import load
+
+    wanted = texts or _lines()
+    model = load(bundle, engine=engine, variant=variant, threads=threads)
+    answers = model(wanted, top_k=top_k)
+    explained = [model.explain(text) for text in wanted] if explain else [None] * len(wanted)
+    if json:
+        emit([_row(*row) for row in zip(wanted, answers, explained, strict=True)])
+        return
+    for text, answer, reasons in zip(wanted, answers, explained, strict=True):
+        scores = "  ".join(f"{label} {score:.3f}" for label, score in answer.scores.items())
+        print(f"{scores}  │ {' '.join(text.split())[:80]}")
+        if reasons is not None:
+            best = sorted(reasons.words, key=lambda word: -abs(word.contribution))[:8]
+            print("    " + "  ".join(f"{word.text} {word.contribution:+.3f}" for word in best))
+
+
+def _lines() -> list[str]:
+    if sys.stdin.isatty():
+        raise InputError("no text given; put it behind the bundle, or pipe one text a line")
+    try:
+        lines = [line.strip() for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        raise InputError(f"stdin is not UTF-8 (byte {error.start}); convert it") from None
+    found = [line for line in lines if line]
+    if not found or len(found) > MAX_LINES:
+        raise InputError(f"stdin: {len(found)} lines with text; give 1 to {MAX_LINES}")
+    return found
+
+
+def _row(text: str, answer: Any, reasons: Any) -> dict[str, Any]:
+    row = {"text": text, **asdict(answer)}
+    return row if reasons is None else {**row, "words": [asdict(word) for word in reasons.words]}

@@ -1,0 +1,32 @@
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apps.cli.options import Engine, Threads, VariantName
+
+
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to serve.")],
+    host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 8080,
+    rate: Annotated[int, typer.Option(help="Requests a minute for each client.", min=1)] = 120,
+    engine: Engine = None,
+    variant: VariantName = None,
+    threads: Threads = 1,
+) -> None:
+    """Serve a bundle over HTTP with a page to try it: POST /classify, GET /health.
+
+    Binds to loopback unless told otherwise. EDGEWISE_API_KEY in the environment asks every client for that
+    key. Texts are never logged.
+    """
+    from apps.web.server import ServeConfig
+    from apps.web.server import serve as run_server
+    from runtimes.load import load
+
+    model = load(bundle, engine=engine, variant=variant, threads=threads)
+    config = ServeConfig(
+        host=host, port=port, rate_per_minute=rate, api_key=os.environ.get("EDGEWISE_API_KEY")
+    )
+    run_server(model, config)

@@ -1,0 +1,43 @@
+"""Checkpoint + test rows → gated bundle, outside of a recipe."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from apps.shrink import dataset_from
+from export.gate import Budget
+from export.pack import pack
+from export.variant import KNOWN, Variant
+from export.variants import export_variant
+from runtimes.errors import InputError
+from trainers.checkpoint import open_checkpoint
+
+_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+
+def export_checkpoint(
+    source: Path, data: str | None, out: Path, wanted: list[str] | None, max_drop: float
+) -> dict[str, Any]:
+    """Make, gate and pack the wanted variants (default: all). Raises GateError, InputError."""
+    checkpoint = open_checkpoint(source)
+    if data is None:
+        raise InputError(
+            "the gate needs test rows: give --data (a folder of `edgewise build`, a file, a hub id)"
+        )
+    names = wanted or list(KNOWN)
+    unknown = [name for name in names if name not in KNOWN]
+    if unknown:
+        raise InputError(f"variant {unknown[0]!r} is not one of {', '.join(KNOWN)}")
+    dataset = dataset_from(data)
+    most = checkpoint.limits["max_tokens"]
+    lengths = [*(length for length in _LENGTHS if length < most), most]
+    with TemporaryDirectory(prefix="edgewise-", dir=out.parent if out.parent.is_dir() else None) as folder:
+        made: dict[str, Variant] = {}
+        needed = {KNOWN[name][2] for name in names} | set(names)
+        for name in (name for name in KNOWN if name in needed):
+            parent = Path(folder) / str(KNOWN[name][2]) if KNOWN[name][2] else None
+            made[name] = export_variant(name, checkpoint.path, parent, lengths, Path(folder) / name)
+        name = out.name.removesuffix(".bundle")
+        packed = pack(checkpoint, [made[one] for one in names], dataset, out, name, Budget(max_drop=max_drop))
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    return {"bundle": str(packed.path), "bytes": size, "parity": packed.parity}

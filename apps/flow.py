@@ -1,0 +1,327 @@
+"""`edgewise build`: the chain of steps from a recipe to a bundle that was proved and measured.
+
+Each result lies under `runs/<recipe>/` at a name that holds the digest of what went in, is written beside
+and renamed into place, and is reused when nothing changed: a killed build goes on where it stopped.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import edgewise
+from apps.recipe import Recipe
+from runtimes.errors import InputError
+from runtimes.files import writing
+
+os.environ.setdefault("USE_TF", "0")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One result: `make` writes `path`, whole or not at all. `key` is all that went in."""
+
+    name: str
+    path: Path
+    key: dict[str, Any]
+    make: Callable[[Path], Any]
+
+    @property
+    def done(self) -> bool:
+        return self.path.exists()
+
+
+def digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def plan(recipe: Recipe, runs: Path) -> list[Step]:
+    """The steps of a recipe in order, with where their results lie. Fetches nothing."""
+    root = runs / recipe.name
+    steps: dict[str, Step] = {}
+
+    def add(name: str, make: Callable[[Path], Any], suffix: str = "", **key: Any) -> Step:
+        key = {"step": name, "edgewise": edgewise.__version__, **key}
+        steps[name] = Step(name, root / f"{name}-{digest(key)}{suffix}", key, make)
+        return steps[name]
+
+    data = add(
+        "data",
+        lambda out: _data(recipe, out),
+        data=asdict(recipe.data),
+        prepare=asdict(recipe.prepare),
+        source=_identity(recipe.data.name, "data"),
+    )
+    baselines = add("baselines", lambda out: _baselines(data, out), ".json", data=data.path.name)
+    last = teacher = add(
+        "teacher",
+        lambda out: _teacher(recipe, data, out),
+        data=data.path.name,
+        base=_identity(recipe.base.name, "model"),
+        train=asdict(recipe.train),
+    )
+    if recipe.vocabulary is not None:
+        last = add(
+            "vocabulary",
+            lambda out: _vocabulary(recipe, data, teacher, out),
+            parent=teacher.path.name,
+            vocabulary=asdict(recipe.vocabulary),
+        )
+    if recipe.distil is not None:
+        start = last
+        last = add(
+            "student",
+            lambda out: _student(recipe, data, teacher, start, out),
+            parents=[teacher.path.name, start.path.name],
+            distil=asdict(recipe.distil),
+        )
+    checkpoint = last
+    exports = _add_exports(recipe, checkpoint, add)
+    packed = add(
+        "packed",
+        lambda out: _pack(recipe, data, checkpoint, exports, out),
+        parents=[step.path.name for step in exports.values()],
+        bundle=recipe.name,
+        budget=asdict(recipe.budget),
+    )
+    rows = add(
+        "bench",
+        lambda out: _bench(recipe, data, teacher, checkpoint, packed, out),
+        ".jsonl",
+        parent=packed.path.name,
+        bench=asdict(recipe.bench),
+    )
+    add(
+        "bundle",
+        lambda out: _publish(root / f"{recipe.name}.bundle", packed, rows, out),
+        parents=[packed.path.name, rows.path.name],
+    )
+    add(
+        "report",
+        lambda out: _report(recipe, rows, baselines, out),
+        ".html",
+        parents=[rows.path.name, baselines.path.name],
+    )
+    return list(steps.values())
+
+
+def build(recipe: Recipe, runs: Path, until: str | None = None) -> dict[str, Path]:
+    """Make what is not there yet; return step → path. `until` names the last step to make.
+
+    Raises whatever a step raises; what was finished before stays and is reused by the next build.
+    """
+    steps = plan(recipe, runs)
+    if until is not None:
+        names = [step.name for step in steps]
+        if until not in names:
+            raise InputError(f"no step {until!r} in this recipe; it has {', '.join(names)}")
+        steps = steps[: names.index(until) + 1]
+    with _alone(runs / recipe.name):
+        for number, step in enumerate(steps, 1):
+            head = f"[{number}/{len(steps)}] {step.name}"
+            if step.done:
+                say(f"{head}: reused {step.path.name}")
+                continue
+            say(f"{head} …")
+            started = time.monotonic()
+            step.make(step.path)
+            say(f"{head}: done in {time.monotonic() - started:.1f} s")
+        _link(runs / recipe.name, steps)
+    return {step.name: step.path for step in steps}
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """One build a recipe at a time: two would write the same results."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{root}: another build of this recipe is running; wait for it") from None
+        yield
+
+
+def _link(root: Path, steps: list[Step]) -> None:
+    """Plain names for what people look for: `<name>.bundle` and `report.html`."""
+    names = {"bundle": f"{root.name}.bundle", "report": "report.html"}
+    for step in steps:
+        if step.name in names:
+            beside = root / f".{names[step.name]}.tmp"
+            beside.unlink(missing_ok=True)
+            beside.symlink_to(step.path.name)
+            beside.replace(root / names[step.name])
+
+
+def _identity(name: str, kind: str) -> str:
+    """What pins a source without fetching it: the digest of what lies here or of what the index pins."""
+    from trainers.sources import find, index_entry
+
+    mirror = Path(os.environ.get("EDGEWISE_MIRROR") or "/nonexistent") / name
+    entry = index_entry(name, kind)  # type: ignore[arg-type]
+    if Path(name).exists() or mirror.exists():
+        return find(name, kind).digest  # type: ignore[arg-type]
+    return digest(entry["files"]) if entry else name
+
+
+def _data(recipe: Recipe, out: Path) -> None:
+    from trainers.data import load_data, save_data
+    from trainers.prepare import prepare
+
+    dataset = load_data(recipe.data.name, text=recipe.data.text, label=recipe.data.label)
+    save_data(prepare(dataset, recipe.prepare), out)
+
+
+def _baselines(data: Step, out: Path) -> None:
+    from export.pack import write_json
+    from trainers.baselines import majority, tfidf_svc
+    from trainers.data import open_data
+
+    dataset = open_data(data.path)
+    write_json(out, {"TF-IDF + LinearSVC": tfidf_svc(dataset), "majority": majority(dataset)})
+
+
+def _teacher(recipe: Recipe, data: Step, out: Path) -> None:
+    from trainers.data import open_data
+    from trainers.finetune import finetune
+    from trainers.sources import find
+
+    finetune(open_data(data.path), find(recipe.base.name, "model").path, out, recipe.train)
+
+
+def _vocabulary(recipe: Recipe, data: Step, teacher: Step, out: Path) -> None:
+    from compress.vocabulary import trim_vocabulary
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import open_data
+
+    assert recipe.vocabulary is not None
+    texts = open_data(data.path).splits["train"].texts
+    trim_vocabulary(open_checkpoint(teacher.path), texts, out, recipe.vocabulary)
+
+
+def _student(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import open_data
+    from trainers.distil import distil
+
+    assert recipe.distil is not None
+    dataset = open_data(data.path)
+    distil(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.distil)
+
+
+def _add_exports(recipe: Recipe, checkpoint: Step, add: Callable[..., Step]) -> dict[str, Step]:
+    """One step a variant, and one for each that another is quantized from."""
+    from export.variant import KNOWN
+    from export.variants import export_variant
+
+    wanted = list(recipe.export.variants)
+    needed = {KNOWN[name][2] for name in wanted} - {None}
+    made: dict[str, Step] = {}
+    for name in KNOWN:
+        if name not in wanted and name not in needed:
+            continue
+        parent = made.get(KNOWN[name][2] or "")
+
+        def make(out: Path, name: str = name, parent: Step | None = parent) -> None:
+            export_variant(name, checkpoint.path, parent.path if parent else None, recipe.export.lengths, out)
+
+        lengths = list(recipe.export.lengths) if name.startswith("tflite") else None
+        source = parent.path.name if parent else checkpoint.path.name
+        made[name] = add(name, make, parent=source, lengths=lengths)
+    return {name: made[name] for name in wanted}
+
+
+def _pack(recipe: Recipe, data: Step, checkpoint: Step, exports: dict[str, Step], out: Path) -> None:
+    from export.pack import pack
+    from export.variants import open_variant
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import open_data
+
+    variants = [open_variant(name, step.path) for name, step in exports.items()]
+    dataset = open_data(data.path)
+    pack(open_checkpoint(checkpoint.path), variants, dataset, out, recipe.name, recipe.budget)
+
+
+def _bench(recipe: Recipe, data: Step, teacher: Step, checkpoint: Step, packed: Step, out: Path) -> None:
+    from device_bench.bench import BenchEntry, bench
+    from device_bench.rows import save_rows
+    from trainers.data import open_data
+
+    test = open_data(data.path).splits["test"]
+    entries = {"teacher pytorch-fp32": BenchEntry(teacher.path)}
+    if checkpoint is not teacher:
+        entries["student pytorch-fp32"] = BenchEntry(checkpoint.path)
+    entries |= {name: BenchEntry(packed.path, variant=name) for name in recipe.export.variants}
+    rows = bench(entries, test.texts, test.labels, recipe.bench)
+    save_rows([{**row, "bundle": recipe.name} for row in rows], out)
+
+
+def _publish(place: Path, packed: Step, rows: Step, out: Path) -> None:
+    """The packed bundle with the bench's rows in it, and the defaults that they decide."""
+    from device_bench.rows import open_rows, to_bytes
+    from export.pack import set_defaults
+    from runtimes.bundle import add_files
+
+    measured = open_rows(rows.path)
+    with writing(out) as folder:
+        shutil.copytree(packed.path, folder, dirs_exist_ok=True)
+        add_files(folder, {"bench/local.json": to_bytes(measured)})
+        set_defaults(folder, ranked(measured))
+
+
+def ranked(rows: list[dict[str, Any]]) -> list[str]:
+    """Variants by measured p50 with tokenization, fastest first."""
+    timed = [row for row in rows if row["tokenization"] and row["engine"] != "torch" and row["latency_ms"]]
+    return [row["variant"] for row in sorted(timed, key=lambda row: row["latency_ms"]["p50"])]
+
+
+def _report(recipe: Recipe, rows: Step, baselines: Step, out: Path) -> None:
+    from device_bench.report import report
+    from device_bench.rows import open_rows
+
+    report(open_rows(rows.path), out, title=recipe.name)
+
+
+def explore_data(recipe: Recipe, runs: Path) -> Path:
+    """The exploratory page of the recipe's prepared data."""
+    from trainers.data import open_data
+    from trainers.explore import explore
+
+    paths = build(recipe, runs, until="data")
+    return explore(open_data(paths["data"]), runs / recipe.name / "explore.html")
+
+
+def refresh_checkpoint(recipe: Recipe, start: Path, new: str, out: Path, runs: Path) -> dict[str, Any]:
+    """Go on from a checkpoint with new rows; figures on old and new test rows, before and after."""
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import load_data, open_data
+    from trainers.finetune import refresh
+    from trainers.prepare import prepare
+
+    old = open_data(build(recipe, runs, until="data")["data"])
+    rows = prepare(load_data(new, text=recipe.data.text, label=recipe.data.label), recipe.prepare)
+    return refresh(open_checkpoint(start), old, rows, out, recipe.train).meta["metrics"]
+
+
+def seeded(recipe: Recipe, seed: int) -> Recipe:
+    """The same recipe with another seed everywhere: data split, training, distillation, bench."""
+    return replace(
+        recipe,
+        prepare=replace(recipe.prepare, seed=seed),
+        train=replace(recipe.train, seed=seed),
+        distil=recipe.distil and replace(recipe.distil, seed=seed),
+        bench=replace(recipe.bench, seed=seed),
+    )

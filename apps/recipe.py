@@ -1,0 +1,155 @@
+"""The recipe: one TOML file that says a whole flow. Copy one and own it.
+
+Any key can be overridden on the command line by its dotted name: `--train.epochs 2`.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from compress.vocabulary import VocabularyConfig
+from device_bench.bench import BenchConfig
+from export.gate import Budget
+from export.variant import KNOWN
+from runtimes.errors import InputError
+from runtimes.load import TASKS
+from trainers.distil import DistilConfig
+from trainers.finetune import TrainConfig
+from trainers.prepare import PrepareConfig
+
+MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """A hub id, or a path to a CSV, JSONL or Parquet file; and its columns."""
+
+    name: str
+    text: str = "text"
+    label: str = "label"
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """The base model: a hub id, or a folder that `from_pretrained` opens."""
+
+    name: str = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Variants to make, and the lengths of TFLite's inputs (the longest must be train.max_tokens)."""
+
+    variants: tuple[str, ...] = tuple(KNOWN)
+    lengths: tuple[int, ...] = (16, 32, 48, 64, 96, 128)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `edgewise build` needs to know. `vocabulary` and `distil` are left out where they are None."""
+
+    name: str
+    data: DataConfig
+    task: str = "text-classification"
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    base: BaseConfig = field(default_factory=BaseConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    vocabulary: VocabularyConfig | None = None
+    distil: DistilConfig | None = None
+    export: ExportConfig = field(default_factory=ExportConfig)
+    budget: Budget = field(default_factory=Budget)
+    bench: BenchConfig = field(default_factory=BenchConfig)
+
+
+def read_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Read and check a recipe. Raises InputError that names the file and the key."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: over {MAX_BYTES >> 20} MB, so not a recipe")
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; name a recipe such as apps/news/recipe.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not TOML: {error}") from None
+    for key, value in (overrides or {}).items():
+        _override(table, key, value)
+    recipe: Recipe = from_table(Recipe, table, str(path))
+    _check(recipe, path)
+    return recipe
+
+
+def _override(table: dict[str, Any], key: str, value: str) -> None:
+    """Put a command-line value where its dotted name points; it is read as TOML, else as a string."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise InputError(f"--{key}: {parent} is no table in the recipe")
+    try:
+        table[last] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[last] = value
+
+
+def from_table(kind: type, table: Any, where: str) -> Any:
+    """A frozen config dataclass from a TOML table; unknown keys and wrong types raise InputError."""
+    if not isinstance(table, dict):
+        raise InputError(f"{where}: must be a table, not {table!r}")
+    known = {one.name: one for one in fields(kind)}
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            raise InputError(f"{where}: no key {key!r}; {hint}")
+    types = get_type_hints(kind)
+    for name, one in known.items():
+        if name not in table and one.default is MISSING and one.default_factory is MISSING:
+            raise InputError(f"{where}: key {name!r} is missing; add it")
+    return kind(**{key: _value(types[key], value, f"{where}: {key}") for key, value in table.items()})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    if get_origin(kind) in (Union, UnionType):
+        options = [option for option in get_args(kind) if option is not NoneType]
+        return None if value is None else _value(options[0], value, where)
+    if is_dataclass(kind):
+        return from_table(kind, value, where)  # type: ignore[arg-type]
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise InputError(f"{where}: must be one of {', '.join(map(str, get_args(kind)))}, not {value!r}")
+        return value
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise InputError(f"{where}: must be a list, not {value!r}")
+        return tuple(_value(get_args(kind)[0], item, where) for item in value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise InputError(f"{where}: must be {kind.__name__}, not {value!r}")
+    return value
+
+
+def _check(recipe: Recipe, path: Path) -> None:
+    """What the types alone do not say."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", recipe.name):
+        raise InputError(f"{path}: name: {recipe.name!r} must be lower-case letters, digits, - and _")
+    if recipe.task not in TASKS:
+        raise InputError(f"{path}: task: {recipe.task!r} is not one of {', '.join(TASKS)}")
+    variants, lengths = recipe.export.variants, recipe.export.lengths
+    for name in variants:
+        if name not in KNOWN:
+            raise InputError(f"{path}: export: variants: {name!r} is not one of {', '.join(KNOWN)}")
+    if not variants or len(set(variants)) != len(variants):
+        raise InputError(f"{path}: export: variants: name at least one, and each once")
+    if list(lengths) != sorted(set(lengths)) or not lengths or lengths[0] < 1:
+        raise InputError(f"{path}: export: lengths: must ascend from at least 1, not {list(lengths)}")
+    if lengths[-1] != recipe.train.max_tokens:
+        raise InputError(
+            f"{path}: export: lengths: the longest ({lengths[-1]}) must be train.max_tokens "
+            f"({recipe.train.max_tokens}), or the device would read less than the checkpoint"
+        )

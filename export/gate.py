@@ -1,0 +1,123 @@
+"""The gate: a variant outside the budget stops the build. Nothing "succeeds with a warning"."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.diagnose import guilty_layer
+from runtimes.bundle import Bundle, open_bundle
+from runtimes.errors import EdgewiseError, GateError, InputError
+from runtimes.load import load
+from runtimes.parity import compare
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a variant may differ from its checkpoint.
+
+    `max_abs` holds for fp32 variants, the rest for all. `max_drop` is in points of accuracy as a fraction
+    (0.01 = 1 point), on `samples` rows of the test split.
+    """
+
+    max_abs: float = 1e-3
+    min_cosine: float = 0.99
+    min_agreement: float = 0.97
+    max_drop: float = 0.01
+    samples: int = 1_000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Test rows with the checkpoint's own logits (n, labels)."""
+
+    texts: list[str]
+    labels: np.ndarray
+    logits: np.ndarray
+
+
+def gate(bundle: Path, budget: Budget, sample: Sample | None = None) -> dict[str, Any]:
+    """Compare every variant of a bundle with its checkpoint; return what `parity.json` holds.
+
+    The golden inputs are answered always, the sample of the test split where one is given.
+    Raises GateError that names the variant, the figure and the layer that looks guilty.
+    """
+    opened = open_bundle(bundle)
+    return {
+        "budget": asdict(budget),
+        "variants": {name: _gate_variant(opened, name, budget, sample) for name in opened.variants},
+    }
+
+
+def check(bundle: Path) -> dict[str, Any]:
+    """The gate on a finished bundle, by its golden inputs and the budget that it was packed with."""
+    opened = open_bundle(bundle)
+    try:
+        budget = Budget(**json.loads(opened.read("parity.json"))["budget"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{bundle}: parity.json holds no budget ({error}); pack the bundle again") from None
+    return gate(bundle, budget)
+
+
+def _gate_variant(bundle: Bundle, name: str, budget: Budget, sample: Sample | None) -> dict[str, Any]:
+    golden = bundle.golden()
+    texts = [str(text) for text in golden["texts"]]
+    try:
+        model = load(bundle.path, variant=name, threads=1)
+        tokens = [batch.feeds["input_ids"] for text in texts for batch in model.prepare([text])]
+        result: dict[str, Any] = {
+            "golden": {**compare(golden["logits"], model.logits(texts)), "n": len(texts)}
+        }
+        if sample is not None:
+            result["sample"] = _on_sample(model.logits(sample.texts), sample)
+    except EdgewiseError as error:
+        raise GateError(f"{bundle.path.name}: variant {name} cannot answer: {error}") from error
+    _require_same_tokens(bundle, name, golden, tokens)
+    faults = _faults(result, budget, exact=bundle.variants[name]["precision"] == "fp32")
+    if faults:
+        raise GateError(
+            f"{bundle.path.name}: variant {name} is not the same model: {'; '.join(faults)}"
+            f"{guilty_layer(bundle, name)}; loosen [budget] knowingly or leave the variant out"
+        )
+    return result
+
+
+def _on_sample(logits: np.ndarray, sample: Sample) -> dict[str, Any]:
+    def accuracy(answers: np.ndarray) -> float:
+        return float((answers.argmax(axis=1) == sample.labels).mean())
+
+    metric = {"name": "accuracy", "checkpoint": accuracy(sample.logits), "variant": accuracy(logits)}
+    return {**compare(sample.logits, logits), "metric": metric, "n": len(sample.labels)}
+
+
+def _require_same_tokens(
+    bundle: Bundle, name: str, golden: dict[str, np.ndarray], tokens: Sequence[np.ndarray]
+) -> None:
+    """The bundle's tokenizer must give the very ids that the checkpoint was asked with."""
+    for row, ids in enumerate(tokens):
+        want = golden["input_ids"][row][golden["attention_mask"][row] == 1]
+        if not np.array_equal(ids[0][: len(want)], want):
+            raise GateError(f"{bundle.path.name}: variant {name}: golden text {row} tokenizes otherwise")
+
+
+def _faults(result: dict[str, Any], budget: Budget, exact: bool) -> list[str]:
+    faults = []
+    for part in ("golden", "sample"):
+        figures = result.get(part)
+        if figures is None:
+            continue
+        # Not ">": a NaN must fail.
+        if exact and not figures["max_abs"] <= budget.max_abs:
+            faults.append(f"{part} max_abs {figures['max_abs']:.2g} over {budget.max_abs:g}")
+        if not figures["cosine"] >= budget.min_cosine:
+            faults.append(f"{part} cosine {figures['cosine']:.4f} under {budget.min_cosine:g}")
+        if not figures["agreement"] >= budget.min_agreement:
+            faults.append(f"{part} agreement {figures['agreement']:.4f} under {budget.min_agreement:g}")
+        if "metric" in figures:
+            drop = figures["metric"]["checkpoint"] - figures["metric"]["variant"]
+            if not drop <= budget.max_drop:
+                faults.append(f"accuracy drop {drop:.4f} over {budget.max_drop:g}")
+    return faults

@@ -1,0 +1,177 @@
+"""Pack variants, tokenizer, golden vectors and card into a bundle; nothing is published before the gate."""
+
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.card import card
+from export.gate import Budget, Sample, gate
+from export.variant import Variant
+from runtimes.bundle import SCHEMA, Bundle, open_bundle, seal
+from runtimes.errors import InputError
+from runtimes.files import write_atomic, writing
+from runtimes.load import choose, load
+from runtimes.text import pad
+from trainers.checkpoint import Checkpoint
+from trainers.data import Dataset, Split
+
+GOLDEN = 32
+# Texts that break naive pipelines; answered by the checkpoint like the others, label unknown (-1).
+_EDGE_CASES = ["?", "naïve café — 東京 🚀", "<b>AT&amp;T</b> said profit rose 5%", "word " * 2_000]
+
+
+@dataclass(frozen=True)
+class Packed:
+    path: Path
+    parity: dict[str, Any]
+
+
+def pack(
+    checkpoint: Checkpoint,
+    variants: Sequence[Variant],
+    dataset: Dataset,
+    out: Path,
+    name: str,
+    budget: Budget,
+) -> Packed:
+    """Write the bundle folder `out` if every variant passes the gate.
+
+    Raises GateError (nothing is written), InputError for no variants or an empty test split.
+    """
+    if not variants:
+        raise InputError("export.variants is empty; name at least one, such as onnx-int8")
+    test = dataset.splits["test"]
+    reference = load(checkpoint.path, threads=None)
+    sample = _sample(test, budget.samples, reference)
+    with writing(out) as folder:
+        files = ["tokenizer.json", "config.json"]
+        for file in files:
+            shutil.copy(checkpoint.path / file, folder / file)
+        (folder / "golden.npz").write_bytes(_golden(test, reference, checkpoint))
+        for variant in variants:
+            (folder / variant.file).parent.mkdir(parents=True)
+            shutil.copy(variant.path, folder / variant.file)
+            files.append(variant.file)
+        manifest = _manifest(name, checkpoint, variants)
+        seal(folder, manifest, [*files, "golden.npz"])
+        parity = gate(folder, budget, sample)
+        write_json(folder / "parity.json", parity)
+        (folder / "README.md").write_text(card(manifest, checkpoint, parity), encoding="utf-8")
+        seal(folder, manifest, [*files, "golden.npz", "parity.json", "README.md"])
+    return Packed(out, parity)
+
+
+def slim(source: Path, variants: Sequence[str], out: Path) -> Path:
+    """A bundle with only the named variants (none named: the default), as a folder or, by name, a .zip."""
+    bundle = open_bundle(source)
+    keep = [choose(bundle, variant=variant) for variant in variants or [bundle.defaults["*"]]]
+    manifest = {
+        **bundle.manifest,
+        "variants": {name: bundle.variants[name] for name in keep},
+        "defaults": defaults({name: bundle.variants[name]["engine"] for name in keep}, keep),
+    }
+    left_out = {about["file"] for name, about in bundle.variants.items() if name not in keep}
+    names = [name for name in bundle.manifest["files"] if name not in left_out]
+    is_zip = out.suffix == ".zip"
+    with writing(out.with_name(f".{out.stem}.slim") if is_zip else out) as folder:
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(bundle.read(name))
+        seal(folder, manifest, names)
+        if is_zip:
+            write_atomic(out, zipped(folder))
+    if is_zip:
+        shutil.rmtree(out.with_name(f".{out.stem}.slim"))
+    return out
+
+
+def zipped(folder: Path) -> bytes:
+    """A bundle folder as .zip, the same bytes for the same files."""
+    bundle, buffer = open_bundle(folder), io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ["bundle.json", *sorted(bundle.manifest["files"])]:
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, (folder / name).read_bytes())
+    return buffer.getvalue()
+
+
+def set_defaults(path: Path, ranked: Sequence[str]) -> Bundle:
+    """Make the first variant of `ranked` (best first) the default, and per engine its first."""
+    bundle = open_bundle(path)
+    engines = {name: about["engine"] for name, about in bundle.variants.items()}
+    seal(path, {**bundle.manifest, "defaults": defaults(engines, ranked)}, bundle.manifest["files"])
+    return open_bundle(path)
+
+
+def defaults(engines: dict[str, str], ranked: Sequence[str]) -> dict[str, str]:
+    """{"*": best, engine: best of that engine, ...}, in order of rank."""
+    chosen = {"*": ranked[0]}
+    for name in ranked:
+        chosen.setdefault(engines[name], name)
+    return chosen
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def _manifest(name: str, checkpoint: Checkpoint, variants: Sequence[Variant]) -> dict[str, Any]:
+    # Until the bench has spoken: the smallest file first.
+    ranked = sorted(variants, key=lambda variant: variant.path.stat().st_size)
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "task": checkpoint.task,
+        "labels": checkpoint.labels,
+        "limits": checkpoint.limits,
+        "signature": {
+            "inputs": {
+                key: {"dtype": "int64", "shape": ["batch", "length"]}
+                for key in ("input_ids", "attention_mask", "token_type_ids")
+            },
+            "outputs": {"logits": {"dtype": "float32", "shape": ["batch", len(checkpoint.labels)]}},
+        },
+        "variants": {variant.name: variant.entry() for variant in variants},
+        "defaults": defaults({v.name: v.engine for v in variants}, [v.name for v in ranked]),
+        "checkpoint": checkpoint.digest,
+        "data": checkpoint.meta["data"],
+        "metrics": checkpoint.meta["metrics"],
+        "lineage": checkpoint.meta["lineage"],
+    }
+
+
+def _sample(test: Split, most: int, reference: Any) -> Sample:
+    if not test.texts:
+        raise InputError("the test split is empty, so the gate cannot compare; give test rows")
+    # Evenly spaced: the split may be sorted by label.
+    rows = np.unique(np.linspace(0, len(test.texts) - 1, min(most, len(test.texts))).astype(int))
+    texts = [test.texts[row] for row in rows]
+    return Sample(texts, np.array([test.labels[row] for row in rows]), reference.logits(texts))
+
+
+def _golden(test: Split, reference: Any, checkpoint: Checkpoint) -> bytes:
+    """Test rows spread evenly over length, and edge cases, with the checkpoint's tokens and logits."""
+    by_length = sorted(range(len(test.texts)), key=lambda row: len(test.texts[row]))
+    wanted = np.linspace(0, len(by_length) - 1, min(GOLDEN - len(_EDGE_CASES), len(by_length)))
+    rows = [by_length[int(place)] for place in wanted]
+    texts = [*(test.texts[row] for row in rows), *_EDGE_CASES]
+    ids = [batch.feeds["input_ids"][0].tolist() for text in texts for batch in reference.prepare([text])]
+    feeds = pad(ids, max(map(len, ids)), 0)
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        texts=np.array(texts),
+        labels=np.array([*(test.labels[row] for row in rows), *(-1 for _ in _EDGE_CASES)], np.int64),
+        input_ids=feeds["input_ids"],
+        attention_mask=feeds["attention_mask"],
+        logits=np.concatenate([reference.logits([text]) for text in texts]),
+    )
+    return buffer.getvalue()

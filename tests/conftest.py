@@ -1,0 +1,134 @@
+"""Shared by all folders: a tiny classifier, really trained, exported to every variant and packed."""
+
+import json
+import os
+import random
+
+os.environ.setdefault("USE_TF", "0")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import pytest
+
+TOPICS = {
+    "grain": "wheat corn harvest bushels export crop soybean farmers",
+    "crude": "oil barrels opec petroleum wells drilling refinery pipeline",
+    "ship": "vessel port cargo freight strike harbour tanker containers",
+    "trade": "tariffs deficit imports surplus quota negotiations customs dispute",
+}
+_FILLER = "the a of in said report today prices rise fall new market after before it was by"
+FILLER = _FILLER.split(" ")
+LENGTHS = (8, 16, 32)
+
+
+def sentence(topic: str, rng: random.Random) -> str:
+    """A few words of the topic among filler: easy, but not solvable by length or order."""
+    words = rng.choices(TOPICS[topic].split(), k=rng.randint(2, 4)) + rng.choices(
+        FILLER, k=rng.randint(2, 12)
+    )
+    rng.shuffle(words)
+    return " ".join(words)
+
+
+def rows(count: int, seed: int) -> tuple[list[str], list[int]]:
+    rng = random.Random(seed)
+    names = list(TOPICS)
+    labels = [index % len(names) for index in range(count)]
+    return [sentence(names[label], rng) for label in labels], labels
+
+
+def wordpiece(path, extra: str = "") -> int:
+    """A BERT tokenizer over the topics' words and all letters; gives the size of its vocabulary."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,?!'-"
+    words = sorted({word for topic in TOPICS.values() for word in topic.split()} | {*FILLER, *extra.split()})
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
+    vocabulary = {
+        token: index for index, token in enumerate([*tokens, *(w for w in words if w not in tokens)])
+    }
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    pieces = [("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", pieces
+    )
+    tokenizer.save(str(path / "tokenizer.json"))
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "pad_token": "[PAD]"}
+    config |= {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
+    (path / "tokenizer_config.json").write_text(json.dumps(config))
+    return len(vocabulary)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory):
+    """A 3-layer, 32-dimensional BERT with random weights, as a base model folder."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("base")
+    size = wordpiece(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=size,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data():
+    """A prepared data set: 400 train, 80 validation, 120 test rows of four topics."""
+    from trainers.data import Dataset, Split
+
+    splits = {
+        name: Split(*rows(n, seed))
+        for seed, (name, n) in enumerate({"train": 400, "validation": 80, "test": 120}.items())
+    }
+    source = {"name": "tiny", "place": "file", "revision": "0", "digest": "0" * 64}
+    return Dataset("tiny", list(TOPICS), splits, source)
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    from trainers.finetune import TrainConfig
+
+    return TrainConfig(epochs=4, batch_size=16, learning_rate=3e-3, max_tokens=LENGTHS[-1], precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_base, tiny_data, tiny_config, tmp_path_factory):
+    from trainers.finetune import finetune
+
+    return finetune(tiny_data, tiny_base, tmp_path_factory.mktemp("teacher") / "checkpoint", tiny_config)
+
+
+@pytest.fixture(scope="session")
+def tiny_variants(tiny_checkpoint, tmp_path_factory):
+    """Every known variant of the tiny checkpoint, by name."""
+    from export.variant import KNOWN
+    from export.variants import export_variant
+
+    folder, made = tmp_path_factory.mktemp("variants"), {}
+    for name in KNOWN:
+        parent = folder / KNOWN[name][2] if KNOWN[name][2] else None
+        made[name] = export_variant(name, tiny_checkpoint.path, parent, LENGTHS, folder / name)
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint, tiny_variants, tiny_data, tmp_path_factory):
+    """A packed and gated bundle folder with all variants. Copy it before you change it."""
+    from export.gate import Budget
+    from export.pack import pack
+
+    out = tmp_path_factory.mktemp("bundle") / "tiny.bundle"
+    return pack(tiny_checkpoint, list(tiny_variants.values()), tiny_data, out, "tiny", Budget()).path
