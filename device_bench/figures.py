@@ -116,6 +116,7 @@ def reference(rows: Sequence[Row]) -> Row | None:
 def headline(rows: Sequence[Row]) -> Row | None:
     """The row to speak of first: the bundle's default, else the quickest edge variant of the front."""
     edge = [row for row in rows if colour(row) != "torch" and p50(row) is not None]
+    edge.sort(key=lambda row: p50(row) or 0)
     named = [row for row in edge if row.get("default")]
     return next(iter([*named, *front(edge), *edge]), None)
 

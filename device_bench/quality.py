@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from runtimes.errors import EngineError, InputError
+from runtimes.parity import compare
 
 
 def accuracy(logits: np.ndarray, labels: Sequence[int]) -> dict[str, Any]:
@@ -15,23 +16,15 @@ def accuracy(logits: np.ndarray, labels: Sequence[int]) -> dict[str, Any]:
 
 
 def parity(logits: np.ndarray, golden: np.ndarray) -> dict[str, float]:
-    """The `parity` block from two arrays of logits (n, C): a variant's and its checkpoint's.
+    """The `parity` block: a variant's logits (n, C) against its checkpoint's, as the gate compares them.
 
-    max_abs: the largest difference of a logit; cosine: the lowest cosine similarity of a row; agreement: the
-    share of rows with the same top label. Raises EngineError where the shapes differ.
+    Raises EngineError where the shapes differ.
     """
     if logits.shape != golden.shape:
         raise EngineError(
             f"logits of shape {logits.shape} against golden {golden.shape}; build the bundle again"
         )
-    a, b = logits.astype(np.float64), golden.astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosine = np.sum(a * b, axis=1) / np.maximum(norms, 1e-12)
-    return {
-        "max_abs": float(np.max(np.abs(a - b))),
-        "cosine": float(np.clip(np.min(cosine), -1.0, 1.0)),
-        "agreement": float(np.mean(a.argmax(axis=1) == b.argmax(axis=1))),
-    }
+    return compare(golden, logits)
 
 
 def finite_logits(model: Any, texts: Sequence[str]) -> np.ndarray:

@@ -119,26 +119,29 @@ def _verdict(rows: list[Row], kind: bool) -> str:
     ratio = row.get("ratio_to")
     how = "tokenization included" if kind else "without tokenization"
     cells = [
-        ("Median latency", f"{number(figures.p50(row))} <small>ms</small>", _speed(ratio), how),
+        ("Median latency", _with_unit(figures.p50(row), "ms"), _speed(ratio), how),
         (
             "Model file",
-            f"{number(figures.megabytes(row['size_bytes']))} <small>MB</small>",
+            _with_unit(figures.megabytes(row["size_bytes"]), "MB"),
             _smaller(ratio),
             _tokenizer(row),
         ),
         (_metric_name(row), figures.metric(row), _delta(row, base), _metric_n(row)),
-        (
-            "Load to first answer",
-            f"{number(row['cold_start_ms'])} <small>ms</small>",
-            "",
-            f"peak memory {number(row['peak_rss_mb'])} MB",
-        ),
+        ("Load to first answer", _with_unit(row["cold_start_ms"], "ms"), "", _memory(row)),
     ]
     keys = "".join(_key(head, value, filter(None, lines)) for head, value, *lines in cells)
     return (
         f'<div class="card verdict"><h3>{text(figures.label(row, rows))}</h3>'
         f'<p class="why">{text(figures.why(row, same))}</p><dl class="keys">{keys}</dl></div>'
     )
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    return NONE if value is None else f"{number(value)} <small>{unit}</small>"
+
+
+def _memory(row: Row) -> str:
+    return "" if row["peak_rss_mb"] is None else f"peak memory {number(row['peak_rss_mb'])} MB"
 
 
 def _key(head: str, value: str, lines: Iterable[str]) -> str:
@@ -308,7 +311,7 @@ def _method(rows: list[Row]) -> str:
         "Interval": "95%, bootstrap of the median; ratios by whole rounds",
         "Harness": f"{number(overhead * 1000)} µs for an empty call" if overhead is not None else "",
         "Cold start": "fresh process, file cache warm, imports included",
-        "Parity": "golden inputs: largest logit error, lowest cosine, same top label",
+        "Parity": "golden inputs: largest error of a logit, share of the same top label",
         "Versions": ", ".join(f"{name} {version or NONE}" for name, version in sorted(versions.items())),
     }
     items = "".join(f"<dt>{key}</dt><dd>{text(value)}</dd>" for key, value in facts.items() if value)

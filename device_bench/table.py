@@ -140,7 +140,7 @@ def _accuracy(row: Row) -> str:
     if not row["metric"]:
         return NONE
     margin = figures.margin(row)
-    extra = f"±{margin * 100:.1f} of {row['metric']['n']:,}" if margin else f"n {row['metric']['n']:,}"
+    extra = f"±{margin * 100:.1f}, n={row['metric']['n']:,}" if margin else f"n={row['metric']['n']:,}"
     return f"{figures.metric(row)}<small>{extra}</small>"
 
 
