@@ -109,16 +109,17 @@ def write_checkpoint(
     from accelerate import PartialState
 
     from trainers.evaluate import evaluate_model
-    from trainers.model import open_tokenizer, save_model
+    from trainers.model import open_model, open_tokenizer, save_model
 
     state = PartialState()
     if state.is_main_process:
-        tokenizer = open_tokenizer(tokenizer_from, config.max_tokens)
-        splits = {name: dataset.splits[name] for name in ("validation", "test")}
-        metrics = {name: evaluate_model(model, tokenizer, split) for name, split in splits.items()}
         with new_folder(out) as new:
             save_model(model, tokenizer_from, new, config.max_tokens)
-            seal(new, {
+            # Opened again: what counts is the saved model in fp32, not the one in mixed precision.
+            saved, tokenizer = open_model(new), open_tokenizer(new, config.max_tokens)
+            splits = {name: dataset.splits[name] for name in ("validation", "test")}
+            metrics = {name: evaluate_model(saved, tokenizer, split) for name, split in splits.items()}
+            meta = {
                 "task": TASK,
                 "labels": dataset.label_names,
                 "limits": {"max_tokens": config.max_tokens, "max_chars": MAX_CHARS, "max_batch": MAX_BATCH},
@@ -126,7 +127,8 @@ def write_checkpoint(
                 "metrics": {**metrics, "training": figures},
                 "seed": config.seed,
                 "lineage": lineage,
-            })  # fmt: skip
+            }
+            seal(new, meta)
         shutil.rmtree(work_folder(out), ignore_errors=True)
     state.wait_for_everyone()
     return open_checkpoint(out)

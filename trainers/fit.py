@@ -249,7 +249,7 @@ def _make_trainer(
         lr_scheduler_type="linear", seed=config.seed, data_seed=config.seed, bf16=precision == "bf16",
         fp16=precision == "fp16", use_cpu=not gpu, eval_strategy="epoch", save_strategy="epoch",
         save_total_limit=1, load_best_model_at_end=True, metric_for_best_model=config.metric,
-        greater_is_better=True, logging_steps=max(1, steps // 20), report_to=[], disable_tqdm=True,
+        greater_is_better=True, logging_steps=math.ceil(steps / 20), report_to=[], disable_tqdm=True,
         remove_unused_columns=False, dataloader_pin_memory=gpu, label_names=["labels"],
         ddp_find_unused_parameters=False,
     )  # fmt: skip

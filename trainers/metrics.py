@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+Labels = np.ndarray | list[int]
+
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities over the last axis, float64."""
@@ -19,7 +21,7 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.nda
     return table
 
 
-def classification_report(logits: np.ndarray, labels: np.ndarray | list[int]) -> dict[str, Any]:
+def classification_report(logits: np.ndarray, labels: Labels) -> dict[str, Any]:
     """accuracy, macro {precision, recall, f1}, per_class [{precision, recall, f1, n}], confusion, n.
 
     `logits` (n, C) are any scores whose largest wins; `labels` (n,) integers. As in scikit-learn, a class

@@ -1,4 +1,4 @@
-"""Where data sets and base models come from: a local mirror, the package index, the hub; pinned and checked."""
+"""Where data sets and base models come from: a mirror, the package index, the hub; pinned and checked."""
 
 import os
 import re

@@ -1,0 +1,35 @@
+"""What a model has to beat: TF-IDF with a linear SVM, and the most frequent class; on the same rows."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from trainers.data import Dataset
+from trainers.metrics import classification_report
+
+
+def tfidf_svc(dataset: Dataset) -> dict[str, Any]:
+    """Report on the test split of TF-IDF (words and word pairs, sublinear) + LinearSVC, fitted on train."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.svm import LinearSVC
+
+    train, test = dataset.splits["train"], dataset.splits["test"]
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
+    seed = dataset.source.get("prepared", {}).get("config", {}).get("seed", 0)
+    model = LinearSVC(random_state=seed).fit(words.fit_transform(train.texts), train.labels)
+    scores = model.decision_function(words.transform(test.texts))
+    if scores.ndim == 1:  # two classes: one margin
+        scores = np.stack([-scores, scores], axis=1)
+    wide = np.full((len(test), len(dataset.label_names)), -np.inf)
+    wide[:, model.classes_] = scores
+    return {"name": "TF-IDF + LinearSVC", **classification_report(wide, test.labels)}
+
+
+def majority(dataset: Dataset) -> dict[str, Any]:
+    """Report on the test split of always giving train's most frequent class."""
+    counts = Counter(dataset.splits["train"].labels)
+    most = min(counts, key=lambda label: (-counts[label], label))
+    scores = np.zeros((len(dataset.splits["test"]), len(dataset.label_names)))
+    scores[:, most] = 1.0
+    return {"name": "majority class", **classification_report(scores, dataset.splits["test"].labels)}
