@@ -11,7 +11,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -247,7 +247,7 @@ def is_safe_name(name: str) -> bool:
         len(name) <= 200
         and _NAME.fullmatch(name) is not None
         and name != MANIFEST
-        and not any(part in (".", "..") for part in PurePosixPath(name).parts)
+        and not any(part in (".", "..") for part in name.split("/"))
     )
 
 

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 8080,
     rate: Annotated[int, typer.Option(help="Requests a minute for each client.", min=1)] = 120,
+    open_without_key: Annotated[
+        bool, typer.Option("--open-without-key", help="Let anybody in the network use it.")
+    ] = False,
     engine: Engine = None,
     variant: VariantName = None,
     threads: Threads = 1,
@@ -26,7 +28,4 @@ def serve(
     from runtimes.load import load
 
     model = load(bundle, engine=engine, variant=variant, threads=threads)
-    config = ServeConfig(
-        host=host, port=port, rate_per_minute=rate, api_key=os.environ.get("EDGEWISE_API_KEY")
-    )
-    run_server(model, config)
+    run_server(model, ServeConfig(host=host, port=port, per_minute=rate, open_without_key=open_without_key))
