@@ -40,7 +40,8 @@ def shrink(
             texts = dataset.splits["train"].texts
             start = trim_vocabulary(teacher, texts, place, VocabularyConfig(vocabulary))
         if layers is not None:
-            config = DistilConfig(layers=layers, epochs=epochs, seed=seed)
+            most = teacher.limits["max_tokens"]
+            config = DistilConfig(layers=layers, epochs=epochs, seed=seed, max_tokens=most)
             start = distil(teacher, start, dataset, out, config)
     return {"before": _about(teacher), "after": _about(open_checkpoint(out)), "path": str(out)}
 
