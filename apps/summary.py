@@ -51,7 +51,7 @@ def _baselines(path: Path) -> list[tuple[str, ...]]:
 
 
 def _rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for row in rows:
         if not row["tokenization"]:
             continue

@@ -126,7 +126,8 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _open(name: str, entry: BenchEntry, threads: int) -> _Opened:
-    from runtimes import load, open_bundle
+    from runtimes.bundle import open_bundle
+    from runtimes.load import load
 
     with _named(name):
         model = load(entry.path, engine=entry.engine, variant=entry.variant, threads=threads)

@@ -77,7 +77,7 @@ def tiny_data():
 def tiny_config():
     from trainers.finetune import TrainConfig
 
-    return TrainConfig(epochs=4, batch_size=16, learning_rate=3e-3, max_tokens=LENGTHS[-1], precision="fp32")
+    return TrainConfig(epochs=6, batch_size=16, learning_rate=3e-3, max_tokens=LENGTHS[-1], precision="fp32")
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,13 @@ app = typer.Typer(
 )
 # Keys of a recipe can follow as options (--train.epochs 2): the verb sorts them out.
 _OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
-for verb in (build, train):
-    app.command(context_settings=_OVERRIDES)(verb)
-for verb in (compress, export, check, run, serve, bench, report, doctor):
-    app.command()(verb)
+app.command(context_settings=_OVERRIDES)(build)
+app.command(context_settings=_OVERRIDES)(train)
+app.command()(compress)
+app.command()(export)
+app.command()(check)
+app.command()(run)
+app.command()(serve)
+app.command()(bench)
+app.command()(report)
+app.command()(doctor)

@@ -25,7 +25,9 @@ def bench(
     ),
     json: Json = False,
 ) -> None:
-    """Measure a bundle on this machine: latency, cold start, memory, size, accuracy, parity.
+    """Measure a bundle on this machine.
+
+    Latency, cold start, memory, size, accuracy and parity of every variant.
 
     All variants run interleaved in one process, batch 1, on texts of natural length, with and without
     tokenization; cold start and peak memory in processes of their own.

@@ -14,7 +14,9 @@ def build(
     until: Annotated[str | None, typer.Option(help="Stop after this step, such as teacher.")] = None,
     json: Json = False,
 ) -> None:
-    """Run a whole recipe: data, train, distil, compress, export, gate, bench, bundle, report.
+    """Run a whole recipe, from data to a measured bundle.
+
+    Data, train, distil, compress, export, gate, bench, bundle, report.
 
     Results are reused when nothing changed; a killed build goes on where it stopped. Any key of the recipe
     can be overridden: --train.epochs 2.

@@ -10,9 +10,10 @@ def check(
     bundle: Annotated[Path, typer.Argument(help="The bundle to check, a folder or .zip.")],
     json: Json = False,
 ) -> None:
-    """Prove on this machine that every variant still is its checkpoint (exit code 3 if one is not).
+    """Prove that every variant still is its checkpoint.
 
-    Digests, tokenization and golden answers are compared, within the budget that the bundle was packed with.
+    Exit code 3 if one is not. Digests, tokenization and golden answers are compared, within the
+    budget that the bundle was packed with.
     """
     from export.gate import check as run_check
 

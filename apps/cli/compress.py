@@ -18,7 +18,7 @@ def compress(
     seed: Annotated[int, typer.Option(help="Seed of the distillation.")] = 0,
     json: Json = False,
 ) -> None:
-    """Make a checkpoint physically smaller: fewer layers, a smaller vocabulary.
+    """Make a checkpoint smaller: fewer layers, fewer tokens.
 
     The result opens with from_pretrained and goes to `edgewise export` like any other.
     """

@@ -2,7 +2,7 @@ from apps.cli.options import Json, emit
 
 
 def doctor(json: Json = False) -> None:
-    """Tell what is installed, what is missing for which verb, and how to get it."""
+    """Tell what is installed, what is missing, and how to get it."""
     from apps.diagnosis import diagnose
 
     found = diagnose()

@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,14 +19,14 @@ def export(
     max_drop: Annotated[float, typer.Option(help="Accuracy a variant may lose, as a fraction.")] = 0.01,
     json: Json = False,
 ) -> None:
-    """Export a checkpoint as a gated bundle; or cut a bundle down to the variants that a device needs."""
+    """Export a gated bundle, or cut one down to what a device needs."""
     from runtimes.bundle import MANIFEST
 
     if source.suffix == ".zip" or (source / MANIFEST).is_file():
         from export.pack import slim
 
         path = slim(source, variant or [], out)
-        report = {"bundle": str(path), "bytes": _size(path)}
+        report: dict[str, Any] = {"bundle": str(path), "bytes": _size(path)}
     else:
         from apps.exporting import export_checkpoint
 

@@ -9,7 +9,7 @@ def report(
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="Its title.")] = "edgewise bench",
 ) -> None:
-    """Make one self-contained page of bench rows: Pareto plot, table, default variant and why."""
+    """Make one self-contained page of bench rows: plots and a table."""
     from device_bench.report import report as write_report
     from device_bench.rows import open_rows
 

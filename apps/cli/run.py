@@ -43,7 +43,7 @@ def _lines() -> list[str]:
     if sys.stdin.isatty():
         raise InputError("no text given; put it behind the bundle, or pipe one text a line")
     try:
-        lines = [line.strip() for line in sys.stdin]
+        lines = [line.decode("utf-8").strip() for line in sys.stdin.buffer]
     except UnicodeDecodeError as error:
         raise InputError(f"stdin is not UTF-8 (byte {error.start}); convert it") from None
     found = [line for line in lines if line]

@@ -18,7 +18,9 @@ def serve(
     variant: VariantName = None,
     threads: Threads = 1,
 ) -> None:
-    """Serve a bundle over HTTP with a page to try it: POST /classify, GET /health.
+    """Serve a bundle over HTTP, with a page to try it.
+
+    POST /classify, GET /health; GET /docs tells the rest.
 
     Binds to loopback unless told otherwise. EDGEWISE_API_KEY in the environment asks every client for that
     key. Texts are never logged.

@@ -23,7 +23,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Where the new checkpoint goes, with --from.")] = None,
     json: Json = False,
 ) -> None:
-    """Train the recipe's teacher (and student), look at its data, or go on from a checkpoint.
+    """Train a recipe, look at its data, or go on from a checkpoint.
 
     `--from CHECKPOINT --data NEW` keeps a model fresh: it is trained on, and figures on the old and the new
     test rows are printed side by side, so that forgetting and drift are seen.

@@ -71,7 +71,9 @@ class Classifier:
         self._about = about
 
     @overload
-    def __call__(self, texts: str, top_k: int | None = None) -> Answer: ...
+    def __call__(  # type: ignore[overload-overlap] # a str is a Sequence[str] to the type checker
+        self, texts: str, top_k: int | None = None
+    ) -> Answer: ...
     @overload
     def __call__(self, texts: Sequence[str], top_k: int | None = None) -> list[Answer]: ...
     def __call__(self, texts: str | Sequence[str], top_k: int | None = None) -> Answer | list[Answer]:

@@ -70,7 +70,7 @@ def row(
 @pytest.fixture(scope="session")
 def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real ONNX bundle of some hundred bytes: logits from the sum of the token ids."""
-    from runtimes import load
+    from runtimes.load import load
     from runtimes.bundle import seal
 
     folder = tmp_path_factory.mktemp("bundles") / "small.bundle"
