@@ -115,33 +115,40 @@ def _teacher_answers(
     teacher: Checkpoint, texts: list[str], layers: list[int], student: Any, work: Path, job: dict[str, Any]
 ) -> "dict[str, np.ndarray]":
     """The teacher's logits and [CLS] states for every train row, kept beside the resume points."""
-    import os
-
     import numpy as np
     from accelerate import PartialState
 
-    from trainers.evaluate import predict_model
     from trainers.fit import same_job
-    from trainers.model import open_model, open_tokenizer
 
     file, state = work / "teacher.npz", PartialState()
     if state.is_main_process:
         same_job(work, job)
-        model = open_model(teacher.path)
-        if layers and model.config.hidden_size != student.config.hidden_size:
-            raise InputError("distil.hidden_weight: teacher and start differ in hidden size; set it to 0")
-        if layers and model.config.num_hidden_layers < max(layers):
-            raise InputError("distil.hidden_weight: the teacher has fewer layers than start; set it to 0")
         if not file.is_file():
-            tokenizer = open_tokenizer(teacher.path, teacher.limits["max_tokens"])
-            logits, states = predict_model(model, tokenizer, texts, layers=layers or None)
-            arrays = {"teacher_logits": logits} | ({} if states is None else {"teacher_states": states})
-            beside = work / f".teacher.tmp-{os.getpid()}.npz"
-            np.savez(beside, **arrays)  # type: ignore[arg-type]
-            beside.replace(file)
+            _ask(teacher, texts, layers, student, file)
     state.wait_for_everyone()
     with np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def _ask(teacher: Checkpoint, texts: list[str], layers: list[int], student: Any, file: Path) -> None:
+    import os
+
+    import numpy as np
+
+    from trainers.evaluate import predict_model
+    from trainers.model import open_model, open_tokenizer
+
+    model = open_model(teacher.path)
+    if layers and model.config.hidden_size != student.config.hidden_size:
+        raise InputError("distil.hidden_weight: teacher and start differ in hidden size; set it to 0")
+    if layers and model.config.num_hidden_layers < max(layers):
+        raise InputError("distil.hidden_weight: the teacher has fewer layers than start; set it to 0")
+    tokenizer = open_tokenizer(teacher.path, teacher.limits["max_tokens"])
+    logits, states = predict_model(model, tokenizer, texts, layers=layers or None)
+    arrays = {"teacher_logits": logits} | ({} if states is None else {"teacher_states": states})
+    beside = file.with_name(f".teacher.tmp-{os.getpid()}.npz")
+    np.savez(beside, **arrays)  # type: ignore[arg-type]
+    beside.replace(file)
 
 
 def distil_loss(config: DistilConfig, weights: list[float] | None) -> "Loss":

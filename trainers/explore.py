@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from runtimes.text import clean
 from trainers.data import Dataset, Split
@@ -20,14 +21,14 @@ matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text: small, sharp, a
 # So that the same data gives the same page.
 matplotlib.rcParams["svg.hashsalt"] = "edgewise"
 
-_WORD = re.compile(r"[^\W\d_]{2,}(?:['’][^\W\d_]+)?")
+_WORD = re.compile(r"[^\W\d_]\w+(?:['’]\w+)?")
 _COLOURS = {"train": "#2563a8", "validation": "#c9801e", "test": "#3d8b5f"}
 _MAX_CLASSES = 60
 _MAX_WORD_PLOTS = 20
 _STYLE = """
 body{margin:0 auto;max-width:46rem;padding:1rem;font:16px/1.5 system-ui,sans-serif;color:#1d2733}
 h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.15rem;margin:2rem 0 .4rem}p{margin:.4rem 0}
-.muted{color:#5b6875}svg{width:100%;height:auto;display:block}table{border-collapse:collapse;width:100%}
+.muted{color:#5b6875}svg{width:100%;max-width:36rem;height:auto;display:block}table{border-collapse:collapse;width:100%}
 td,th{padding:.3rem .5rem;border-bottom:1px solid #dde3e9;text-align:right}
 td:first-child,th:first-child{text-align:left}
 .words{display:grid;grid-template-columns:repeat(auto-fill,minmax(17rem,1fr));gap:.5rem 1rem}
@@ -75,6 +76,10 @@ def _svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
+def _legend(axes: Any) -> None:
+    axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1.05))
+
+
 def _clean_axes(axes: Any, grid: str = "x") -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -82,25 +87,29 @@ def _clean_axes(axes: Any, grid: str = "x") -> None:
     axes.set_axisbelow(True)
 
 
-def _rows_table(splits: dict[str, Split]) -> str:
-    """Rows, empty, duplicate, contradictory per split, and the overlap with train."""
-    train = set(splits["train"].texts)
-    lines = ["<tr><th>split<th>rows<th>empty<th>duplicate<th>two labels<th>also in train</tr>"]
-    for name, split in splits.items():
-        texts = Counter(split.texts)
-        labelled = Counter(text for text, _ in set(zip(split.texts, split.labels, strict=True)))
-        cells = [
-            len(split),
-            sum(not text for text in split.texts),
-            sum(count - 1 for count in texts.values()),
-            sum(count > 1 for count in labelled.values()),
-            "–" if name == "train" else sum(text in train for text in split.texts),
-        ]
-        lines.append(f"<tr><td>{name}" + "".join(f"<td>{cell}" for cell in cells) + "</tr>")
+def _table(head: list[str], rows: list[list[Any]]) -> str:
+    lines = ["<tr>" + "".join(f"<th>{cell}" for cell in head) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{cell}" for cell in row) + "</tr>" for row in rows]
     return f"<table>{''.join(lines)}</table>"
 
 
-def _short(name: str, width: int = 24) -> str:
+def _rows_table(splits: dict[str, Split]) -> str:
+    """Rows, empty, duplicate and contradictory ones per split, and the overlap with train."""
+    train = set(splits["train"].texts)
+    columns: list[list[Any]] = []
+    for name, split in splits.items():
+        texts = Counter(split.texts)
+        labelled = Counter(text for text, _ in set(zip(split.texts, split.labels, strict=True)))
+        overlap = "–" if name == "train" else sum(text in train for text in split.texts)
+        twice = sum(count - 1 for count in texts.values())
+        empty = sum(not text for text in split.texts)
+        columns.append([len(split), empty, twice, sum(count > 1 for count in labelled.values()), overlap])
+    names = ["rows", "empty", "repeated", "texts with two labels", "also in train"]
+    rows = [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]
+    return _table(["after cleaning", *splits], rows)
+
+
+def _short(name: str, width: int = 22) -> str:
     return name if len(name) <= width else name[: width - 1] + "…"
 
 
@@ -108,7 +117,7 @@ def _classes_plot(names: list[str], splits: dict[str, Split]) -> str:
     counts = {name: Counter(split.labels) for name, split in splits.items()}
     order = sorted(range(len(names)), key=lambda label: -counts["train"][label])
     shown = order[:_MAX_CLASSES]
-    figure = Figure(figsize=(6, 0.9 + 0.3 * len(shown)))
+    figure = Figure(figsize=(4.2, 0.9 + 0.26 * len(shown)))
     axes = figure.subplots()
     left = np.zeros(len(shown))
     for split, count in counts.items():
@@ -119,9 +128,10 @@ def _classes_plot(names: list[str], splits: dict[str, Split]) -> str:
         axes.text(left[i], i, f" {counts['train'][label]:,}", va="center", fontsize=9, color="#5b6875")
     axes.set_yticks(range(len(shown)), [_short(names[label]) for label in shown])
     axes.invert_yaxis()
-    axes.margins(x=0.12, y=0.01)
+    axes.margins(x=0.16, y=0.01)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_xlabel("rows (the figure beside the bar: train)")
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    _legend(axes)
     _clean_axes(axes)
     rest = f"<p class=muted>{len(order) - len(shown)} smaller classes are not shown.</p>"
     return _svg(figure) + (rest if len(order) > len(shown) else "")
@@ -130,7 +140,7 @@ def _classes_plot(names: list[str], splits: dict[str, Split]) -> str:
 def _lengths_plot(lengths: dict[str, np.ndarray], unit: str) -> str:
     top = max(8, int(np.quantile(lengths["train"], 0.995)))
     bins = np.linspace(0, top, min(top, 40) + 1).tolist()
-    figure = Figure(figsize=(6, 2.8))
+    figure = Figure(figsize=(4.2, 2.6))
     axes = figure.subplots()
     for name, values in lengths.items():
         share = np.full(len(values), 100 / max(len(values), 1))
@@ -151,22 +161,19 @@ def _lengths_plot(lengths: dict[str, np.ndarray], unit: str) -> str:
         )
     axes.set_xlabel(f"{unit} in a text (longer ones in the last bar)")
     axes.set_ylabel("% of rows")
-    axes.legend(frameon=False, fontsize=9, loc="center right")
+    _legend(axes)
     _clean_axes(axes, "y")
     return _svg(figure)
 
 
 def _length_advice(train: np.ndarray, unit: str) -> str:
     shares = (0.5, 0.9, 0.95, 0.99, 1.0)
-    head = "".join(f"<th>{share:.0%}" for share in shares)
-    cells = "".join(f"<td>{int(np.quantile(train, share))}" for share in shares)
+    rows = [[f"{share:.0%}", int(np.quantile(train, share))] for share in shares]
+    table = _table(["of the train rows have at most", unit], rows)
     # Words count about 1.3 tokens each in English, and two special tokens come on top.
     wanted = np.quantile(train, 0.95) * (1 if unit == "tokens" else 1.3) + (0 if unit == "tokens" else 2)
     advice = min(512, max(16, 16 * math.ceil(wanted / 16)))
-    return (
-        f"<table><tr><th>of train rows{head}</tr><tr><td>at most, in {unit}{cells}</tr></table>"
-        f"<p>A <b>max_tokens of {advice}</b> keeps about 95% of the train texts whole.</p>"
-    )
+    return f"{table}<p>A <b>max_tokens of {advice}</b> keeps about 95% of the train texts whole.</p>"
 
 
 def telling_words(split: Split, classes: int, top: int = 10) -> list[list[tuple[str, float]]]:

@@ -9,6 +9,7 @@ import math
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,9 @@ def fit(
         trainer._load_best_model()
     else:
         first = _state(last)["global_step"] if last else 0
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="mtime may not be reliable")
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
     seconds, state = time.perf_counter() - started, trainer.state
     rows = (state.global_step - first) * trainer.args.world_size
     rows *= config.batch_size * config.gradient_accumulation

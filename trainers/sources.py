@@ -41,7 +41,7 @@ def find(name: str, kind: Kind = "data") -> Source:
     (`EDGEWISE_MIRROR`), the package index, the hub. Raises InputError with what was tried.
     """
     local = Path(name).expanduser()
-    if local.exists():
+    if name and local.exists():
         return _file(name, local.resolve())
     if not _NAME.fullmatch(name) or ".." in name:
         raise InputError(f"{name!r}: no such file or folder, and not a hub id (owner/name); check the path")
