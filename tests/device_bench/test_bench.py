@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FakeModel
+from bench_fakes import FakeModel
 
 from device_bench import bench as module
 from device_bench import cold, machine, quality

@@ -124,7 +124,7 @@ def test_no_rows_and_bad_rows(make_row: Make, tmp_path: Path) -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), max_size=12))
 def test_front_is_what_nothing_beats(pairs: list[tuple[int, int]]) -> None:
-    from conftest import row
+    from bench_fakes import row
 
     rows = [row(p50=float(p50), accuracy=value / 10) for p50, value in pairs]
     front = figures.front(rows)

@@ -111,7 +111,7 @@ json_values = st.recursive(
 
 @given(st.sampled_from([*KEYS, *EXTRA_KEYS]), json_values)
 def test_any_value_under_any_key_passes_or_is_one_line(key: str, value: Any) -> None:
-    from conftest import row
+    from bench_fakes import row
 
     try:
         check_row(row(**{key: value}), "x")
