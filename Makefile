@@ -26,7 +26,7 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 bench: .venv/ready  ## pytest-benchmark: load, tokenize, infer, post-process
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache

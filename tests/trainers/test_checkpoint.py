@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from runtimes.errors import InputError
+from runtimes.files import writing
 from trainers.checkpoint import MANIFEST, open_checkpoint, seal
-from trainers.files import new_folder
 
 META = {
     "task": "text-classification", "labels": ["a", "b"], "data": {}, "metrics": {}, "seed": 0,
@@ -66,9 +66,9 @@ def edit(folder: Path, **changes: object) -> None:
 def test_new_folder_is_whole_or_the_old_one(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for content in ("old", "new"):
-        with new_folder(out) as new:
+        with writing(out) as new:
             (new / "file").write_text(content)
-    with pytest.raises(KeyboardInterrupt), new_folder(out) as new:
+    with pytest.raises(KeyboardInterrupt), writing(out) as new:
         (new / "file").write_text("half")
         raise KeyboardInterrupt
     assert (out / "file").read_text() == "new"
