@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from runtimes.errors import InputError
-from trainers.files import digest_of, new_folder, read_json, sha256_file, write_json
+from runtimes.files import writing
+from trainers.files import digest_of, read_json, sha256_file, write_json
 from trainers.readers import MAX_ROWS, MAX_TEXT_CHARS, SUFFIXES, read_rows
 from trainers.sources import Source, find, index_entry
 
@@ -259,7 +260,7 @@ def _named(source: Source, rows: dict[str, tuple[list[Any], list[Any]]], names: 
 
 def save_data(dataset: Dataset, folder: Path) -> Path:
     """Write <split>.jsonl of {"text", "label"} and data.json, the folder whole or not at all."""
-    with new_folder(folder) as new:
+    with writing(folder) as new:
         for split, rows in dataset.splits.items():
             with (new / f"{split}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
                 for text, label in zip(rows.texts, rows.labels, strict=True):

@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from runtimes.files import write_atomic
 from runtimes.text import clean
 from trainers.data import Dataset, Split
-from trainers.files import write_text
 
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text: small, sharp, and found by a search
 # So that the same data gives the same page.
@@ -58,7 +58,8 @@ def explore(dataset: Dataset, out_html: Path, tokenizer: Any = None) -> Path:
         '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
     )
     title = f"<title>{html.escape(dataset.name)}</title><style>{_STYLE}</style>"
-    write_text(out_html, head + title + "\n".join(parts) + "</html>\n")
+    out_html.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out_html, (head + title + "\n".join(parts) + "</html>\n").encode("utf-8"))
     return out_html
 
 

