@@ -7,6 +7,7 @@ and renamed into place, and is reused when nothing changed: a killed build goes 
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -23,6 +24,8 @@ from runtimes.errors import InputError
 from runtimes.files import writing
 
 os.environ.setdefault("USE_TF", "0")
+# Steps that all processes of a distributed run take part in.
+_TRAINING = ("teacher", "student")
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,16 @@ def build(recipe: Recipe, runs: Path, until: str | None = None) -> dict[str, Pat
         if until not in names:
             raise InputError(f"no step {until!r} in this recipe; it has {', '.join(names)}")
         steps = steps[: names.index(until) + 1]
-    with _alone(runs / recipe.name):
+    _quiet()
+    if int(os.environ.get("RANK", "0")):
+        _follow(steps)
+    else:
+        _lead(steps, runs / recipe.name)
+    return {step.name: step.path for step in steps}
+
+
+def _lead(steps: list[Step], root: Path) -> None:
+    with _alone(root):
         for number, step in enumerate(steps, 1):
             head = f"[{number}/{len(steps)}] {step.name}"
             if step.done:
@@ -135,8 +147,22 @@ def build(recipe: Recipe, runs: Path, until: str | None = None) -> dict[str, Pat
             started = time.monotonic()
             step.make(step.path)
             say(f"{head}: done in {time.monotonic() - started:.1f} s")
-        _link(runs / recipe.name, steps)
-    return {step.name: step.path for step in steps}
+        _link(root, steps)
+
+
+def _follow(steps: list[Step]) -> None:
+    """A further process of `torchrun` or `accelerate launch`: it trains along, and waits for the rest."""
+    for step in steps:
+        if step.name in _TRAINING and not step.done:
+            step.make(step.path)
+        while not step.done:
+            time.sleep(0.2)
+
+
+def _quiet() -> None:
+    """Libraries that report on builds of theirs that nobody asked for."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def say(line: str) -> None:

@@ -219,6 +219,26 @@ def test_a_killed_build_goes_on(recipe, tmp_path):
     assert digests[0] == digests[1]
 
 
+def test_two_processes_train_as_one(recipe, tmp_path):
+    """`torchrun` on the unchanged verb: both processes train, one writes."""
+    runs = tmp_path / "two"
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29517",
+    ]
+    command += ["-m", "apps.cli", "train", str(recipe), "--runs", str(runs), "--train.epochs", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (meta,) = runs.glob("tiny/student-*/checkpoint.json")
+    assert json.loads(meta.read_text())["labels"] == sorted(TOPICS)
+    assert done.stderr.count("[3/") == 2, "one process reports: started and done"
+
+
 def test_two_builds_do_not_mix(built, recipe, capsys):
     import fcntl
 
