@@ -50,13 +50,38 @@ def digest(value: Any) -> str:
 def plan(recipe: Recipe, runs: Path) -> list[Step]:
     """The steps of a recipe in order, with where their results lie. Fetches nothing."""
     root = runs / recipe.name
-    steps: dict[str, Step] = {}
+    steps: list[Step] = []
 
     def add(name: str, make: Callable[[Path], Any], suffix: str = "", **key: Any) -> Step:
         key = {"step": name, "edgewise": edgewise.__version__, **key}
-        steps[name] = Step(name, root / f"{name}-{digest(key)}{suffix}", key, make)
-        return steps[name]
+        steps.append(Step(name, root / f"{name}-{digest(key)}{suffix}", key, make))
+        return steps[-1]
 
+    data, baselines = _plan_data(recipe, add)
+    teacher, checkpoint = _plan_training(recipe, data, add)
+    exports = _plan_exports(recipe, checkpoint, add)
+    packed = add(
+        "packed",
+        lambda out: _pack(recipe, data, checkpoint, exports, out),
+        parents=[step.path.name for step in exports.values()],
+        bundle=recipe.name,
+        budget=asdict(recipe.budget),
+    )
+    rows = add(
+        "bench",
+        lambda out: _bench(recipe, data, teacher, checkpoint, packed, out),
+        ".jsonl",
+        parent=packed.path.name,
+        bench=asdict(recipe.bench),
+    )
+    parents = [packed.path.name, rows.path.name]
+    add("bundle", lambda out: _publish(packed, rows, out), parents=parents)
+    parents = [rows.path.name, baselines.path.name]
+    add("report", lambda out: _report(recipe, rows, baselines, out), ".html", parents=parents)
+    return steps
+
+
+def _plan_data(recipe: Recipe, add: Callable[..., Step]) -> tuple[Step, Step]:
     data = add(
         "data",
         lambda out: _data(recipe, out),
@@ -64,7 +89,11 @@ def plan(recipe: Recipe, runs: Path) -> list[Step]:
         prepare=asdict(recipe.prepare),
         source=_identity(recipe.data.name, "data"),
     )
-    baselines = add("baselines", lambda out: _baselines(data, out), ".json", data=data.path.name)
+    return data, add("baselines", lambda out: _baselines(data, out), ".json", data=data.path.name)
+
+
+def _plan_training(recipe: Recipe, data: Step, add: Callable[..., Step]) -> tuple[Step, Step]:
+    """The teacher, and what is exported: the student, or the teacher itself."""
     last = teacher = add(
         "teacher",
         lambda out: _teacher(recipe, data, out),
@@ -87,34 +116,7 @@ def plan(recipe: Recipe, runs: Path) -> list[Step]:
             parents=[teacher.path.name, start.path.name],
             distil=asdict(recipe.distil),
         )
-    checkpoint = last
-    exports = _add_exports(recipe, checkpoint, add)
-    packed = add(
-        "packed",
-        lambda out: _pack(recipe, data, checkpoint, exports, out),
-        parents=[step.path.name for step in exports.values()],
-        bundle=recipe.name,
-        budget=asdict(recipe.budget),
-    )
-    rows = add(
-        "bench",
-        lambda out: _bench(recipe, data, teacher, checkpoint, packed, out),
-        ".jsonl",
-        parent=packed.path.name,
-        bench=asdict(recipe.bench),
-    )
-    add(
-        "bundle",
-        lambda out: _publish(root / f"{recipe.name}.bundle", packed, rows, out),
-        parents=[packed.path.name, rows.path.name],
-    )
-    add(
-        "report",
-        lambda out: _report(recipe, rows, baselines, out),
-        ".html",
-        parents=[rows.path.name, baselines.path.name],
-    )
-    return list(steps.values())
+    return teacher, last
 
 
 def build(recipe: Recipe, runs: Path, until: str | None = None) -> dict[str, Path]:
@@ -212,9 +214,9 @@ def _data(recipe: Recipe, out: Path) -> None:
 
 
 def _baselines(data: Step, out: Path) -> None:
-    from export.pack import write_json
     from trainers.baselines import majority, tfidf_svc
     from trainers.data import open_data
+    from trainers.files import write_json
 
     dataset = open_data(data.path)
     write_json(out, {"TF-IDF + LinearSVC": tfidf_svc(dataset), "majority": majority(dataset)})
@@ -248,7 +250,7 @@ def _student(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) 
     distil(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.distil)
 
 
-def _add_exports(recipe: Recipe, checkpoint: Step, add: Callable[..., Step]) -> dict[str, Step]:
+def _plan_exports(recipe: Recipe, checkpoint: Step, add: Callable[..., Step]) -> dict[str, Step]:
     """One step a variant, and one for each that another is quantized from."""
     from export.variant import KNOWN
     from export.variants import export_variant
@@ -295,7 +297,7 @@ def _bench(recipe: Recipe, data: Step, teacher: Step, checkpoint: Step, packed: 
     save_rows([{**row, "bundle": recipe.name} for row in rows], out)
 
 
-def _publish(place: Path, packed: Step, rows: Step, out: Path) -> None:
+def _publish(packed: Step, rows: Step, out: Path) -> None:
     """The packed bundle with the bench's rows in it, and the defaults that they decide."""
     from device_bench.rows import open_rows, to_bytes
     from export.pack import set_defaults
@@ -318,7 +320,20 @@ def _report(recipe: Recipe, rows: Step, baselines: Step, out: Path) -> None:
     from device_bench.report import report
     from device_bench.rows import open_rows
 
-    report(open_rows(rows.path), out, title=recipe.name)
+    measured = open_rows(rows.path)
+    report([*measured, *baseline_rows(baselines.path, measured[0])], out, title=recipe.name)
+
+
+def baseline_rows(path: Path, like: dict[str, Any]) -> list[dict[str, Any]]:
+    """The classical baselines as bench rows: accuracy on the same test rows, nothing timed."""
+    told = {"engine": "scikit-learn", "note": "baseline: accuracy only, not timed", "emulated": False}
+    same = {key: like[key] for key in ("device", "started", "bundle")}
+    rows = []
+    for name, metrics in json.loads(path.read_bytes()).items():
+        metric = {"name": "accuracy", "value": metrics["accuracy"], "n": metrics["n"]}
+        row = {**dict.fromkeys(like), **same, **told, "variant": name, "tokenization": True, "metric": metric}
+        rows.append({**row, "entry": name})
+    return rows
 
 
 def explore_data(recipe: Recipe, runs: Path) -> Path:

@@ -1,7 +1,6 @@
 """Pack variants, tokenizer, golden vectors and card into a bundle; nothing is published before the gate."""
 
 import io
-import json
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from runtimes.load import choose, load
 from runtimes.text import pad
 from trainers.checkpoint import Checkpoint
 from trainers.data import Dataset, Split
+from trainers.files import write_json
 
 GOLDEN = 32
 # Texts that break naive pipelines; answered by the checkpoint like the others, label unknown (-1).
@@ -117,10 +117,6 @@ def defaults(engines: dict[str, str], ranked: Sequence[str]) -> dict[str, str]:
     for name in ranked:
         chosen.setdefault(engines[name], name)
     return chosen
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def _manifest(name: str, checkpoint: Checkpoint, variants: Sequence[Variant]) -> dict[str, Any]:
