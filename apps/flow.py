@@ -294,7 +294,8 @@ def _bench(recipe: Recipe, data: Step, teacher: Step, checkpoint: Step, packed: 
         entries["student pytorch-fp32"] = BenchEntry(checkpoint.path)
     entries |= {name: BenchEntry(packed.path, variant=name) for name in recipe.export.variants}
     rows = bench(entries, test.texts, test.labels, recipe.bench)
-    save_rows([{**row, "bundle": recipe.name} for row in rows], out)
+    best = ranked(rows)[0]  # the bundle's default from here on
+    save_rows([{**row, "bundle": recipe.name, "default": row["variant"] == best} for row in rows], out)
 
 
 def _publish(packed: Step, rows: Step, out: Path) -> None:

@@ -79,9 +79,11 @@ def label(row: Row, rows: Iterable[Row]) -> str:
     """The variant's name, with bundle or threads where the rows differ in them."""
     rows = list(rows)
     name = str(row["variant"])
-    if any(other["bundle"] != row["bundle"] and other["variant"] == row["variant"] for other in rows):
+    if colour(row) == "torch":  # two checkpoints of one run are both pytorch-fp32
+        name = str(row.get("entry") or name)
+    elif any(other["bundle"] != row["bundle"] and other["variant"] == row["variant"] for other in rows):
         name = f"{row['bundle']}: {name}"
-    if len({other["threads"] for other in rows}) > 1:
+    if len({other["threads"] for other in rows} - {None}) > 1:
         name += f" ×{row['threads']}"
     return name
 
