@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -356,14 +356,3 @@ def refresh_checkpoint(recipe: Recipe, start: Path, new: str, out: Path, runs: P
     old = open_data(build(recipe, runs, until="data")["data"])
     rows = prepare(load_data(new, text=recipe.data.text, label=recipe.data.label), recipe.prepare)
     return refresh(open_checkpoint(start), old, rows, out, recipe.train).meta["metrics"]
-
-
-def seeded(recipe: Recipe, seed: int) -> Recipe:
-    """The same recipe with another seed everywhere: data split, training, distillation, bench."""
-    return replace(
-        recipe,
-        prepare=replace(recipe.prepare, seed=seed),
-        train=replace(recipe.train, seed=seed),
-        distil=recipe.distil and replace(recipe.distil, seed=seed),
-        bench=replace(recipe.bench, seed=seed),
-    )

@@ -7,7 +7,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -51,11 +51,15 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `edgewise build` needs to know. `vocabulary` and `distil` are left out where they are None."""
+    """What `edgewise build` needs to know. `vocabulary` and `distil` are left out where they are None.
+
+    `seed`, where given, stands for the seeds of prepare, train, distil and bench.
+    """
 
     name: str
     data: DataConfig
     task: str = "text-classification"
+    seed: int | None = None
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -80,7 +84,17 @@ def read_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
         _override(table, key, value)
     recipe: Recipe = from_table(Recipe, table, str(path))
     _check(recipe, path)
-    return recipe
+    return recipe if recipe.seed is None else _seeded(recipe, recipe.seed)
+
+
+def _seeded(recipe: Recipe, seed: int) -> Recipe:
+    return replace(
+        recipe,
+        prepare=replace(recipe.prepare, seed=seed),
+        train=replace(recipe.train, seed=seed),
+        distil=recipe.distil and replace(recipe.distil, seed=seed),
+        bench=replace(recipe.bench, seed=seed),
+    )
 
 
 def _override(table: dict[str, Any], key: str, value: str) -> None:

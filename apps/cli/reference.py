@@ -51,7 +51,8 @@ def recipe_page() -> str:
 
     lines, types = [_RECIPE_HEAD], get_type_hints(Recipe)
     lines += ["## top level\n", "| key | default |", "|---|---|", "| name | required |"]
-    lines += ["| task | `text-classification` |", ""]
+    lines += ["| task | `text-classification` |"]
+    lines += ["| seed (for prepare, train, distil and bench at once) | left out |", ""]
     for one in fields(Recipe):
         kind = next((t for t in (types[one.name], *get_args(types[one.name])) if is_dataclass(t)), None)
         if kind is not None:
