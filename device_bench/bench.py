@@ -63,10 +63,12 @@ def bench(
     texts: Sequence[str],
     labels: Sequence[int] | None,
     config: BenchConfig | None = None,
+    metrics: dict[str, dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Measures all entries in one interleaved run on `texts` (batch 1); one row per entry and tokenization.
 
-    Accuracy is that of the very variant on (texts, labels), label indices; None leaves it null. The entry on
+    Accuracy is that of the very variant on (texts, labels), label indices; None leaves it null, unless
+    `metrics` holds what was measured before of that very variant, by the entry's name. The entry on
     engine "torch", if there is one, is the reference of `ratio_to`. Rows follow `device_bench.rows`. An entry
     that cannot be measured raises: InputError, BundleError or EngineError, with its name in front.
     """
@@ -78,7 +80,8 @@ def bench(
     _check_same_labels(opened)
     quality.check_labels(texts, labels, next(iter(opened.values())).model.labels)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    judged = {name: _judge(name, one, texts, labels) for name, one in opened.items()}
+    known = metrics or {}
+    judged = {name: _judge(name, one, texts, labels, known.get(name)) for name, one in opened.items()}
     device = machine.describe()
     order = np.random.default_rng(config.seed).permutation(len(texts))
     mixed = [texts[position] for position in order]
@@ -150,14 +153,20 @@ def _check_same_labels(opened: dict[str, _Opened]) -> None:
             raise InputError(f"bench: {name} and {first} have different labels; bench one task at a time")
 
 
-def _judge(name: str, one: _Opened, texts: Sequence[str], labels: Sequence[int] | None) -> dict[str, Any]:
+def _judge(
+    name: str,
+    one: _Opened,
+    texts: Sequence[str],
+    labels: Sequence[int] | None,
+    metric: dict[str, Any] | None,
+) -> dict[str, Any]:
     """metric and parity, with the reasons where they are null."""
-    metric = parity = None
+    parity = None
     notes = []
     with _named(name):
-        if labels is None:
+        if metric is None and labels is None:
             notes.append("accuracy: the texts have no labels")
-        else:
+        elif metric is None and labels is not None:
             metric = quality.accuracy(quality.finite_logits(one.model, texts), labels)
         if one.golden is None:
             notes.append("parity: this is the checkpoint itself")

@@ -1,6 +1,7 @@
 """The gate: a variant outside the budget stops the build. Nothing "succeeds with a warning"."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,10 +64,11 @@ def check(bundle: Path) -> dict[str, Any]:
 
 
 def _gate_variant(bundle: Bundle, name: str, budget: Budget, sample: Sample | None) -> dict[str, Any]:
+    print(f"gate: {name}", file=sys.stderr, flush=True)
     golden = bundle.golden()
     texts = [str(text) for text in golden["texts"]]
     try:
-        model = load(bundle.path, variant=name, threads=1)
+        model = load(bundle.path, variant=name)
         tokens = [batch.feeds["input_ids"] for text in texts for batch in model.prepare([text])]
         result: dict[str, Any] = {
             "golden": {**compare(golden["logits"], model.logits(texts)), "n": len(texts)}
