@@ -246,3 +246,14 @@ def test_two_builds_do_not_mix(built, recipe, capsys):
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert run(["build", str(recipe), *runs_of(built)]) == 2
     assert "another build of this recipe is running" in capsys.readouterr().err
+
+
+def test_the_benchmark_prints_its_tables(built, recipe, capsys):
+    """Seed 0 is the default seed: everything is there, only the tables are made."""
+    from apps.news.benchmark import main
+
+    main(recipe, [0], built.parent)
+    out, err = capsys.readouterr()
+    assert err.count("reused") == 11
+    assert "| TF-IDF + LinearSVC |" in out and "| onnx-int8 |" in out
+    assert "| 0 | onnx-" in out
