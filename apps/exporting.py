@@ -4,12 +4,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from apps.shrink import dataset_from
+from apps.rows import test_rows
 from export.gate import Budget
 from export.pack import pack
 from export.variant import KNOWN, Variant
 from export.variants import export_variant
 from runtimes.errors import InputError
+from runtimes.files import require_replaceable
 from trainers.checkpoint import open_checkpoint
 
 _LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -24,14 +25,17 @@ def export_checkpoint(
         raise InputError(
             "the gate needs test rows: give --data (a folder of `edgewise build`, a file, a hub id)"
         )
-    names = wanted or list(KNOWN)
+    if out.suffix == ".zip":
+        raise InputError(f"{out}: a checkpoint is exported to a folder; cut that down to a .zip afterwards")
+    require_replaceable(out)
+    names = list(dict.fromkeys(wanted or KNOWN))
     unknown = [name for name in names if name not in KNOWN]
     if unknown:
         raise InputError(f"variant {unknown[0]!r} is not one of {', '.join(KNOWN)}")
-    dataset = dataset_from(data)
+    dataset = test_rows(data, checkpoint.labels)
     most = checkpoint.limits["max_tokens"]
     lengths = [*(length for length in _LENGTHS if length < most), most]
-    with TemporaryDirectory(prefix="edgewise-", dir=out.parent if out.parent.is_dir() else None) as folder:
+    with TemporaryDirectory(prefix="edgewise-") as folder:
         made: dict[str, Variant] = {}
         needed = {KNOWN[name][2] for name in names} | set(names)
         for name in (name for name in KNOWN if name in needed):

@@ -21,7 +21,7 @@ from typing import Any
 import edgewise
 from apps.recipe import Recipe
 from runtimes.errors import InputError
-from runtimes.files import writing
+from runtimes.files import require_replaceable, writing
 
 os.environ.setdefault("USE_TF", "0")
 # Steps that all processes of a distributed run take part in.
@@ -47,8 +47,8 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def plan(recipe: Recipe, runs: Path) -> list[Step]:
-    """The steps of a recipe in order, with where their results lie. Fetches nothing."""
+def plan(recipe: Recipe, runs: Path, until: str | None = None) -> list[Step]:
+    """The steps of a recipe in order, up to `until`, with where their results lie. Fetches nothing."""
     root = runs / recipe.name
     steps: list[Step] = []
 
@@ -78,7 +78,14 @@ def plan(recipe: Recipe, runs: Path) -> list[Step]:
     add("bundle", lambda out: _publish(packed, rows, out), parents=parents)
     parents = [rows.path.name, baselines.path.name]
     add("report", lambda out: _report(recipe, rows, baselines, out), ".html", parents=parents)
-    return steps
+    return _cut(steps, until)
+
+
+def _cut(steps: list[Step], until: str | None) -> list[Step]:
+    names = [step.name for step in steps]
+    if until is not None and until not in names:
+        raise InputError(f"no step {until!r} in this recipe; it has {', '.join(names)}")
+    return steps if until is None else steps[: names.index(until) + 1]
 
 
 def _plan_data(recipe: Recipe, add: Callable[..., Step]) -> tuple[Step, Step]:
@@ -124,12 +131,7 @@ def build(recipe: Recipe, runs: Path, until: str | None = None) -> dict[str, Pat
 
     Raises whatever a step raises; what was finished before stays and is reused by the next build.
     """
-    steps = plan(recipe, runs)
-    if until is not None:
-        names = [step.name for step in steps]
-        if until not in names:
-            raise InputError(f"no step {until!r} in this recipe; it has {', '.join(names)}")
-        steps = steps[: names.index(until) + 1]
+    steps = plan(recipe, runs, until)
     _quiet()
     if int(os.environ.get("RANK", "0")):
         _follow(steps)
@@ -140,6 +142,7 @@ def build(recipe: Recipe, runs: Path, until: str | None = None) -> dict[str, Pat
 
 def _lead(steps: list[Step], root: Path) -> None:
     with _alone(root):
+        _sweep(root)
         for number, step in enumerate(steps, 1):
             head = f"[{number}/{len(steps)}] {step.name}"
             if step.done:
@@ -150,6 +153,12 @@ def _lead(steps: list[Step], root: Path) -> None:
             step.make(step.path)
             say(f"{head}: done in {time.monotonic() - started:.1f} s")
         _link(root, steps)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what killed builds left half-written: the lock is ours, so nobody writes it any more."""
+    for path in root.glob(".*.tmp-*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _follow(steps: list[Step]) -> None:
@@ -368,6 +377,7 @@ def refresh_checkpoint(recipe: Recipe, start: Path, new: str, out: Path, runs: P
     from trainers.finetune import refresh
     from trainers.prepare import prepare
 
+    require_replaceable(out)
     old = open_data(build(recipe, runs, until="data")["data"])
     rows = prepare(load_data(new, text=recipe.data.text, label=recipe.data.label), recipe.prepare)
     return refresh(open_checkpoint(start), old, rows, out, recipe.train).meta["metrics"]

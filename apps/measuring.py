@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from device_bench.bench import BenchConfig, BenchEntry, bench
-from runtimes.bundle import open_bundle
+from runtimes.bundle import Bundle, open_bundle
 from runtimes.load import choose
 
 
@@ -21,15 +21,15 @@ def measure_bundle(
     names = [choose(bundle, variant=name) for name in variants] if variants else list(bundle.variants)
     entries = {"checkpoint pytorch-fp32": BenchEntry(reference)} if reference else {}
     entries |= {name: BenchEntry(path, variant=name) for name in names}
-    texts, labels = _sample(path, data)
+    texts, labels = _sample(bundle, data)
     return bench(entries, texts, labels, BenchConfig(threads=threads, quick=quick))
 
 
-def _sample(path: Path, data: str | None) -> tuple[list[str], list[int] | None]:
+def _sample(bundle: Bundle, data: str | None) -> tuple[list[str], list[int] | None]:
     """Labelled rows where they are given, else the golden texts without labels."""
     if data is None:
-        return [str(text) for text in open_bundle(path).golden()["texts"]], None
-    from apps.shrink import dataset_from
+        return [str(text) for text in bundle.golden()["texts"]], None
+    from apps.rows import test_rows
 
-    test = dataset_from(data).splits["test"]
+    test = test_rows(data, bundle.labels).splits["test"]
     return test.texts, test.labels

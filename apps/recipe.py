@@ -4,6 +4,7 @@ Any key can be overridden on the command line by its dotted name: `--train.epoch
 """
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -13,14 +14,14 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from compress.vocabulary import VocabularyConfig
-from device_bench.bench import BenchConfig
-from export.gate import Budget
+from device_bench.bench import BenchConfig, effective
+from export.gate import Budget, check_budget
 from export.variant import KNOWN
 from runtimes.errors import InputError
 from runtimes.load import TASKS
-from trainers.distil import DistilConfig
-from trainers.finetune import TrainConfig
-from trainers.prepare import PrepareConfig
+from trainers.distil import DistilConfig, check_distil
+from trainers.finetune import TrainConfig, check_config
+from trainers.prepare import PrepareConfig, check_prepare
 
 MAX_BYTES = 1 << 20
 
@@ -104,16 +105,24 @@ def _override(table: dict[str, Any], key: str, value: str) -> None:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise InputError(f"--{key}: {parent} is no table in the recipe")
-    try:
-        table[last] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        table[last] = value
+    table[last] = _Word(value)
+
+
+class _Word(str):
+    """A value from the command line, not yet known to be text or TOML."""
+
+    def read(self, kind: Any) -> Any:
+        try:
+            value = tomllib.loads(f"value = {self}")["value"]
+        except tomllib.TOMLDecodeError:
+            return str(self)
+        return value if kind is not str or isinstance(value, str) else str(self)
 
 
 def from_table(kind: type, table: Any, where: str) -> Any:
     """A frozen config dataclass from a TOML table; unknown keys and wrong types raise InputError."""
     if not isinstance(table, dict):
-        raise InputError(f"{where}: must be a table, not {table!r}")
+        raise InputError(f"{where}: must be a table, not {str(table)!r}")
     known = {one.name: one for one in fields(kind)}
     for key in table:
         if key not in known:
@@ -128,6 +137,8 @@ def from_table(kind: type, table: Any, where: str) -> Any:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
+    if isinstance(value, _Word) and get_origin(kind) not in (Union, UnionType):
+        value = value.read(kind)
     if get_origin(kind) in (Union, UnionType):
         options = [option for option in get_args(kind) if option is not NoneType]
         return None if value is None else _value(options[0], value, where)
@@ -143,6 +154,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return tuple(_value(get_args(kind)[0], item, where) for item in value)
     if kind is float and type(value) is int:
         return float(value)
+    if kind is float and type(value) is float and not math.isfinite(value):
+        raise InputError(f"{where}: must be finite, not {value!r}")
     if type(value) is not kind:
         raise InputError(f"{where}: must be {kind.__name__}, not {value!r}")
     return value
@@ -162,8 +175,28 @@ def _check(recipe: Recipe, path: Path) -> None:
         raise InputError(f"{path}: export: variants: name at least one, and each once")
     if list(lengths) != sorted(set(lengths)) or not lengths or lengths[0] < 1:
         raise InputError(f"{path}: export: lengths: must ascend from at least 1, not {list(lengths)}")
-    if lengths[-1] != recipe.train.max_tokens:
+    key, last = ("distil", recipe.distil) if recipe.distil else ("train", recipe.train)
+    if lengths[-1] != last.max_tokens:
         raise InputError(
-            f"{path}: export: lengths: the longest ({lengths[-1]}) must be train.max_tokens "
-            f"({recipe.train.max_tokens}), or the device would read less than the checkpoint"
+            f"{path}: export: lengths: the longest ({lengths[-1]}) must be {key}.max_tokens "
+            f"({last.max_tokens}), or the device would read less than the checkpoint"
         )
+    try:
+        _check_values(recipe)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _check_values(recipe: Recipe) -> None:
+    """What each step would refuse, said before the first one starts."""
+    for seed in (recipe.seed or 0, recipe.prepare.seed, recipe.train.seed, recipe.bench.seed):
+        if not 0 <= seed < 1 << 32:
+            raise InputError(f"seed {seed}: must be from 0 to {(1 << 32) - 1}")
+    check_prepare(recipe.prepare)
+    check_config(recipe.train)
+    if recipe.vocabulary is not None and recipe.vocabulary.size < 1:
+        raise InputError(f"vocabulary.size = {recipe.vocabulary.size}: must be 1 or more")
+    if recipe.distil is not None:
+        check_distil(recipe.distil)
+    check_budget(recipe.budget)
+    effective(recipe.bench)

@@ -4,12 +4,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from apps.rows import dataset_from
 from compress.vocabulary import VocabularyConfig, trim_vocabulary
 from runtimes.errors import InputError
+from runtimes.files import require_replaceable
 from trainers.checkpoint import Checkpoint, open_checkpoint
-from trainers.data import Dataset, load_data, open_data
 from trainers.distil import DistilConfig, distil
-from trainers.prepare import PrepareConfig, prepare
+from trainers.finetune import relabel
 
 
 def shrink(
@@ -27,12 +28,9 @@ def shrink(
     """
     if layers is None and vocabulary is None:
         raise InputError("nothing to do: give --layers, --vocabulary or both")
-    teacher, dataset = open_checkpoint(path), dataset_from(data)
-    if list(teacher.labels) != list(dataset.label_names):
-        raise InputError(
-            f"{data}: labels {dataset.label_names} are not the checkpoint's {teacher.labels}; "
-            "give the data it was trained on"
-        )
+    require_replaceable(out)
+    teacher = open_checkpoint(path)
+    dataset = relabel(dataset_from(data), teacher.labels)
     with TemporaryDirectory(prefix="edgewise-") as folder:
         start = teacher
         if vocabulary is not None:
@@ -44,13 +42,6 @@ def shrink(
             config = DistilConfig(layers=layers, epochs=epochs, seed=seed, max_tokens=most)
             start = distil(teacher, start, dataset, out, config)
     return {"before": _about(teacher), "after": _about(open_checkpoint(out)), "path": str(out)}
-
-
-def dataset_from(data: str) -> Dataset:
-    """A prepared data folder as it is; anything else is loaded and prepared with the defaults."""
-    if (Path(data) / "data.json").is_file():
-        return open_data(Path(data))
-    return prepare(load_data(data), PrepareConfig())
 
 
 def _about(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -38,7 +38,10 @@ def in_child(function: Callable[..., Any], **arguments: Any) -> Any:
 
 
 def _quiet() -> dict[str, str]:
-    return {**os.environ, "USE_TF": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "ORT_DISABLE_TELEMETRY": "1"}
+    # What lies in the user's folder must not be imported (a data set called datasets.py, say).
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    own = {"PYTHONSAFEPATH": "1", "PYTHONPATH": paths}
+    return {**os.environ, **own, "USE_TF": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 def _why(code: int, log: Path) -> str:

@@ -73,7 +73,7 @@ def bench(
     that cannot be measured raises: InputError, BundleError or EngineError, with its name in front.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    config = _effective(config or BenchConfig())
+    config = effective(config or BenchConfig())
     if not entries:
         raise InputError("bench: nothing to measure; name a bundle or a checkpoint")
     opened = {name: _open(name, entry, config.threads) for name, entry in entries.items()}
@@ -98,7 +98,8 @@ def bench(
     return rows
 
 
-def _effective(config: BenchConfig) -> BenchConfig:
+def effective(config: BenchConfig) -> BenchConfig:
+    """The config with what `quick` stands for put in. Raises InputError for a value that cannot work."""
     if not config.tokenization or min(config.rounds, config.seconds, config.cold_starts, config.threads) <= 0:
         raise InputError(
             "bench: threads, rounds, seconds, cold_starts and tokenization must not be zero or empty"

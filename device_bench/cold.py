@@ -14,7 +14,7 @@ from typing import Any
 from runtimes import errors
 from runtimes.errors import EngineError
 
-COMMAND = (sys.executable, "-m", "device_bench.child")
+COMMAND = (sys.executable, "-P", "-m", "device_bench.child")
 MORE_TEXTS = 32
 
 

@@ -50,7 +50,7 @@ def _digest(source: str) -> str:
 
 def _subtitle(rows: Sequence[Row]) -> str:
     bundles = sorted({str(row["bundle"]) for row in rows if row["bundle"] and figures.colour(row) != "torch"})
-    devices = len(_by_device(rows))
+    devices = len({key[:3] for key in _by_device(rows)})
     days = sorted({str(row["started"])[:10] for row in rows if row.get("started")})
     parts = [
         " and ".join(bundles[:3]),
@@ -63,14 +63,22 @@ def _subtitle(rows: Sequence[Row]) -> str:
 def _by_device(rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
     found: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        key = (str(row["device"]["name"]), str(row["simulated_profile"] or ""), str(row["emulated"]))
+        device = (
+            row["device"]["name"],
+            row["simulated_profile"] or "",
+            row["emulated"],
+            row.get("started") or "",
+        )
+        key = tuple(str(part) for part in device)  # figures of two runs are not compared
         found.setdefault(key, []).append(row)
     return found
 
 
 def _body(rows: Sequence[Row]) -> str:
     sections = _by_device(rows)
-    links = [f'<a href="#d{n}">{text(" ".join(key[:2]))}</a>' for n, key in enumerate(sections)]
+    links = [
+        f'<a href="#d{n}">{text(" ".join((*key[:2], key[3][:16])))}</a>' for n, key in enumerate(sections)
+    ]
     head = f'<nav class="devices" aria-label="Devices">{"".join(links)}</nav>' if len(sections) > 1 else ""
     return head + "".join(_device(f"d{n}", part) for n, part in enumerate(sections.values()))
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from trainers.checkpoint import Checkpoint
-
 _USE = """```python
 import edgewise
 
@@ -13,7 +11,7 @@ print(answer.label, answer.score)
 ```"""
 
 
-def card(manifest: dict[str, Any], checkpoint: Checkpoint, parity: dict[str, Any]) -> str:
+def card(manifest: dict[str, Any], parity: dict[str, Any]) -> str:
     """Markdown after Mitchell et al. 2019, "Model Cards for Model Reporting", cut to what is known."""
     data, limits = manifest["data"], manifest["limits"]
     sections = [
@@ -22,7 +20,7 @@ def card(manifest: dict[str, Any], checkpoint: Checkpoint, parity: dict[str, Any
         "## Use",
         _USE.format(name=manifest["name"]),
         "## How well",
-        _metrics(checkpoint.meta["metrics"]),
+        _metrics(manifest["metrics"]),
         "## Variants, against the checkpoint",
         _variants(manifest, parity),
         "## Limits",
@@ -31,7 +29,7 @@ def card(manifest: dict[str, Any], checkpoint: Checkpoint, parity: dict[str, Any
         "Whoever uses the model inherits the leanings of its training data.",
         "## Where it comes from",
         f"Data: `{data.get('name')}`, revision `{data.get('revision')}`, sha256 `{data.get('digest')}`. "
-        f"Seed {checkpoint.meta.get('seed')}. Steps:",
+        f"Seed {manifest.get('seed')}. Steps:",
         "\n".join(_step(step) for step in manifest["lineage"]),
     ]
     return "\n\n".join(sections) + "\n"

@@ -31,6 +31,15 @@ class Budget:
     samples: int = 1_000
 
 
+def check_budget(budget: Budget) -> None:
+    """Raises InputError for a figure that no variant could be held to."""
+    for key, value in asdict(budget).items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+            raise InputError(f"budget.{key} = {value!r}: must be a finite number")
+    if budget.samples < 1 or budget.max_abs < 0 or budget.max_drop < 0:
+        raise InputError("budget: samples must be 1 or more, max_abs and max_drop not below 0")
+
+
 @dataclass(frozen=True)
 class Sample:
     """Test rows with the checkpoint's own logits (n, labels)."""
@@ -47,9 +56,10 @@ def gate(bundle: Path, budget: Budget, sample: Sample | None = None) -> dict[str
     Raises GateError that names the variant, the figure and the layer that looks guilty.
     """
     opened = open_bundle(bundle)
+    golden = opened.golden()
     return {
         "budget": asdict(budget),
-        "variants": {name: _gate_variant(opened, name, budget, sample) for name in opened.variants},
+        "variants": {name: _gate_variant(opened, name, budget, golden, sample) for name in opened.variants},
     }
 
 
@@ -58,30 +68,32 @@ def check(bundle: Path) -> dict[str, Any]:
     opened = open_bundle(bundle)
     try:
         budget = Budget(**json.loads(opened.read("parity.json"))["budget"])
-    except (ValueError, KeyError, TypeError) as error:
+        check_budget(budget)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{bundle}: parity.json holds no budget ({error}); pack the bundle again") from None
     return gate(bundle, budget)
 
 
-def _gate_variant(bundle: Bundle, name: str, budget: Budget, sample: Sample | None) -> dict[str, Any]:
+def _gate_variant(
+    bundle: Bundle, name: str, budget: Budget, golden: dict[str, np.ndarray], sample: Sample | None
+) -> dict[str, Any]:
     print(f"gate: {name}", file=sys.stderr, flush=True)
-    golden = bundle.golden()
     texts = [str(text) for text in golden["texts"]]
     try:
         model = load(bundle.path, variant=name)
-        tokens = [batch.feeds["input_ids"] for text in texts for batch in model.prepare([text])]
+        tokens = [_unpadded(batch.feeds) for text in texts for batch in model.prepare([text])]
         result: dict[str, Any] = {
             "golden": {**compare(golden["logits"], model.logits(texts)), "n": len(texts)}
         }
         if sample is not None:
             result["sample"] = _on_sample(model.logits(sample.texts), sample)
     except EdgewiseError as error:
-        raise GateError(f"{bundle.path.name}: variant {name} cannot answer: {error}") from error
+        raise GateError(f"{bundle.name}: variant {name} cannot answer: {error}") from error
     _require_same_tokens(bundle, name, golden, tokens)
     faults = _faults(result, budget, exact=bundle.variants[name]["precision"] == "fp32")
     if faults:
         raise GateError(
-            f"{bundle.path.name}: variant {name} is not the same model: {'; '.join(faults)}"
+            f"{bundle.name}: variant {name} is not the same model: {'; '.join(faults)}"
             f"{guilty_layer(bundle, name)}; loosen [budget] knowingly or leave the variant out"
         )
     return result
@@ -101,8 +113,12 @@ def _require_same_tokens(
     """The bundle's tokenizer must give the very ids that the checkpoint was asked with."""
     for row, ids in enumerate(tokens):
         want = golden["input_ids"][row][golden["attention_mask"][row] == 1]
-        if not np.array_equal(ids[0][: len(want)], want):
-            raise GateError(f"{bundle.path.name}: variant {name}: golden text {row} tokenizes otherwise")
+        if not np.array_equal(ids, want):
+            raise GateError(f"{bundle.name}: variant {name}: golden text {row} tokenizes otherwise")
+
+
+def _unpadded(feeds: dict[str, np.ndarray]) -> np.ndarray:
+    return feeds["input_ids"][feeds["attention_mask"] == 1]
 
 
 def _faults(result: dict[str, Any], budget: Budget, exact: bool) -> list[str]:

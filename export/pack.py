@@ -1,7 +1,9 @@
 """Pack variants, tokenizer, golden vectors and card into a bundle; nothing is published before the gate."""
 
 import io
+import json
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +65,7 @@ def pack(
         seal(folder, manifest, [*files, "golden.npz"])
         parity = gate(folder, budget, sample)
         write_json(folder / "parity.json", parity)
-        (folder / "README.md").write_text(card(manifest, checkpoint, parity), encoding="utf-8")
+        (folder / "README.md").write_text(card(manifest, parity), encoding="utf-8")
         seal(folder, manifest, [*files, "golden.npz", "parity.json", "README.md"])
     return Packed(out, parity)
 
@@ -72,6 +74,18 @@ def slim(source: Path, variants: Sequence[str], out: Path) -> Path:
     """A bundle with only the named variants (none named: the default), as a folder or, by name, a .zip."""
     bundle = open_bundle(source)
     keep = [choose(bundle, variant=variant) for variant in variants or [bundle.defaults["*"]]]
+    if out.suffix != ".zip":
+        with writing(out) as folder:
+            _copy_kept(bundle, keep, folder)
+        return out
+    with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
+        _copy_kept(bundle, keep, Path(folder))
+        write_atomic(out, zipped(Path(folder)))
+    return out
+
+
+def _copy_kept(bundle: Bundle, keep: Sequence[str], folder: Path) -> None:
+    """The kept variants, and what is told of them; nothing of those that are left out."""
     manifest = {
         **bundle.manifest,
         "variants": {name: bundle.variants[name] for name in keep},
@@ -79,17 +93,18 @@ def slim(source: Path, variants: Sequence[str], out: Path) -> Path:
     }
     left_out = {about["file"] for name, about in bundle.variants.items() if name not in keep}
     names = [name for name in bundle.manifest["files"] if name not in left_out]
-    is_zip = out.suffix == ".zip"
-    with writing(out.with_name(f".{out.stem}.slim") if is_zip else out) as folder:
-        for name in names:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(bundle.read(name))
-        seal(folder, manifest, names)
-        if is_zip:
-            write_atomic(out, zipped(folder))
-    if is_zip:
-        shutil.rmtree(out.with_name(f".{out.stem}.slim"))
-    return out
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(bundle.read(name))
+    parity = json.loads(bundle.read("parity.json"))
+    parity["variants"] = {name: parity["variants"][name] for name in keep}
+    write_json(folder / "parity.json", parity)
+    (folder / "README.md").write_text(card(manifest, parity), encoding="utf-8")
+    for name in (name for name in names if name.startswith("bench/")):
+        lines = (folder / name).read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if json.loads(line)["variant"] in keep]
+        (folder / name).write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    seal(folder, manifest, names)
 
 
 def zipped(folder: Path) -> bytes:
@@ -140,6 +155,7 @@ def _manifest(name: str, checkpoint: Checkpoint, variants: Sequence[Variant]) ->
         "checkpoint": checkpoint.digest,
         "data": checkpoint.meta["data"],
         "metrics": checkpoint.meta["metrics"],
+        "seed": checkpoint.meta["seed"],
         "lineage": checkpoint.meta["lineage"],
     }
 

@@ -24,6 +24,9 @@ MANIFEST = "bundle.json"
 MAX_FILES = 1_000
 MAX_BYTES = 4 << 30
 MAX_MANIFEST_BYTES = 4 << 20
+MAX_TOKENS = 1 << 16
+ENGINES = ("onnx", "litert")
+GOLDEN = ("texts", "labels", "input_ids", "attention_mask", "logits")
 _NAME = re.compile(r"[A-Za-z0-9_.@+-]+(/[A-Za-z0-9_.@+-]+)*")
 
 # What bundle.json must hold: key → type.
@@ -41,7 +44,7 @@ _KEYS: dict[str, type] = {
     "sha256": str,
 }
 _VARIANT_KEYS: dict[str, type] = {"engine": str, "precision": str, "file": str, "size_bytes": int}
-_LIMITS = ("max_tokens", "max_chars", "max_batch")
+_LIMITS = (("max_tokens", 4, MAX_TOKENS), ("max_chars", 1, 10_000_000), ("max_batch", 1, 10_000_000))
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,15 @@ class Bundle:
         `texts` (n,) unicode, `labels` (n,) int64, `input_ids` and `attention_mask` (n, L) int64,
         `logits` (n, labels) float32.
         """
-        with np.load(io.BytesIO(self.read("golden.npz")), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        try:
+            with np.load(io.BytesIO(self.read("golden.npz")), allow_pickle=False) as arrays:
+                golden = {name: arrays[name] for name in GOLDEN}
+            _check_golden(golden, len(self.labels))
+        except BundleError:
+            raise
+        except Exception:  # numpy raises whatever its parsers meet, and advises to unpickle
+            raise BundleError(f"{self.path}: golden.npz is damaged; pack the bundle again") from None
+        return golden
 
 
 def open_bundle(path: str | Path) -> Bundle:
@@ -136,7 +146,9 @@ def _open_zip(path: Path) -> Bundle:
     try:
         with zipfile.ZipFile(path) as archive:
             return _read_zip(path, archive)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except BundleError:
+        raise
+    except Exception as error:  # each compression method has errors of its own
         raise BundleError(f"{path}: damaged archive ({error}); copy the bundle again") from None
 
 
@@ -179,7 +191,7 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
         manifest = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: {MANIFEST} is not JSON ({error}); copy the bundle again") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("schema"), int):
+    if not isinstance(manifest, dict) or type(manifest.get("schema")) is not int or manifest["schema"] < 1:
         raise BundleError(f"{path}: {MANIFEST} has no schema version; pack the bundle again")
     if manifest["schema"] > SCHEMA:
         raise BundleError(
@@ -224,21 +236,48 @@ def _check_variants(path: Path, manifest: dict[str, Any]) -> None:
                     f"{path}: {MANIFEST}: variant {name!r}: {key!r} must be a {kind.__name__}; "
                     "pack the bundle again"
                 )
+        if variant["engine"] not in ENGINES:
+            raise BundleError(
+                f"{path}: {MANIFEST}: variant {name!r}: engine {variant['engine']!r} is not known; "
+                "upgrade edgewise"
+            )
         if variant["file"] not in manifest["files"]:
             raise BundleError(f"{path}: {MANIFEST}: variant {name!r}: {variant['file']} is not listed")
+    if "*" not in manifest["defaults"]:
+        raise BundleError(f"{path}: {MANIFEST}: defaults has no '*'; pack the bundle again")
     for engine, name in manifest["defaults"].items():
-        if name not in manifest["variants"]:
+        if not isinstance(name, str) or name not in manifest["variants"]:
             raise BundleError(f"{path}: {MANIFEST}: default for {engine!r} is {name!r}, no such variant")
 
 
 def _check_rest(path: Path, manifest: dict[str, Any]) -> None:
     labels = manifest["labels"]
-    if not all(isinstance(label, str) for label in labels) or len(set(labels)) != len(labels):
+    if not all(isinstance(label, str) and label.isprintable() for label in labels):
+        raise BundleError(f"{path}: {MANIFEST}: labels must be printable strings; pack the bundle again")
+    if len(set(labels)) != len(labels) or len(labels) < 1:
         raise BundleError(f"{path}: {MANIFEST}: labels must be different strings; pack the bundle again")
-    for key in _LIMITS:
+    for key, least, most in _LIMITS:
         limit = manifest["limits"].get(key)
-        if not isinstance(limit, int) or not 0 < limit <= 10_000_000:
-            raise BundleError(f"{path}: {MANIFEST}: limits.{key} must be a positive integer")
+        if type(limit) is not int or not least <= limit <= most:
+            raise BundleError(f"{path}: {MANIFEST}: limits.{key} must be an integer from {least} to {most}")
+
+
+def _check_golden(golden: dict[str, np.ndarray], labels: int) -> None:
+    """Raises ValueError unless the arrays are of one set of texts."""
+    count, length = golden["input_ids"].shape
+    shapes = {
+        "texts": (count,),
+        "labels": (count,),
+        "attention_mask": (count, length),
+        "logits": (count, labels),
+    }
+    for name, shape in shapes.items():
+        if golden[name].shape != shape:
+            raise ValueError(f"{name} has shape {golden[name].shape}, not {shape}")
+    if not count or golden["texts"].dtype.kind != "U" or not np.isfinite(golden["logits"]).all():
+        raise ValueError("texts and finite logits are expected")
+    if (golden["attention_mask"].sum(axis=1) < 2).any():
+        raise ValueError("a text without tokens")
 
 
 def is_safe_name(name: str) -> bool:

@@ -54,6 +54,7 @@ class Tokenizer:
         fast.enable_truncation(max_tokens)
         self._fast = fast
         self.max_tokens = max_tokens
+        self.special_tokens = fast.num_special_tokens_to_add(False)
         self.pad_id = fast.token_to_id("[PAD]") or 0
 
     @classmethod

@@ -196,7 +196,7 @@ BUNDLES = [
     (variant_of_no_file, "no.onnx is not listed"),
     (default_of_nothing, "default for '*' is 'onnx-int3'"),
     (repeated_labels, "labels must be different strings"),
-    (no_limits, "limits.max_tokens must be a positive integer"),
+    (no_limits, "limits.max_tokens must be an integer from 4"),
     (unknown_task, "task 'mind-reading' is not known"),
     (broken_graph, "onnxruntime cannot open model.onnx"),
     (zip_of_junk, "neither a bundle folder nor a complete .zip"),
@@ -340,3 +340,210 @@ def test_debug_shows_the_traceback():
 
     with pytest.raises(BundleError):
         run(["run", "nowhere.bundle", "hello", "--debug"])
+
+
+def values(**tables):
+    lines = [RECIPE]
+    for table, keys in tables.items():
+        lines.append(f"[{table}]")
+        lines += [f"{key} = {value}" for key, value in keys.items()]
+    return "\n".join(lines)
+
+
+VALUES = [
+    (values(train={"epochs": 0}), "train.epochs = 0"),
+    (values(train={"weight_decay": "nan"}), "weight_decay: must be finite"),
+    (values(train={"seed": -1}), "seed -1"),
+    (values(budget={"samples": 0}), "samples must be 1 or more"),
+    (values(budget={"max_drop": "inf"}), "max_drop: must be finite"),
+    (values(bench={"rounds": 0}), "rounds"),
+    (values(prepare={"test": 2.0}), "prepare.test = 2.0"),
+    (values(vocabulary={"size": -1}), "vocabulary.size = -1"),
+    (values(distil={"layers": 0}), "layers must be 1 or more"),
+    (values(distil={"max_tokens": 64}), "must be distil.max_tokens (64)"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), VALUES, ids=[message for _, message in VALUES])
+def test_values_that_cannot_work_are_told_before_the_first_step(text, message, tmp_path, capsys):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(text)
+    one_line(capsys, run(["build", str(recipe), "--dry-run"]), 2, message)
+
+
+def test_a_foreign_folder_or_file_is_never_replaced(tiny_bundle, tmp_path, capsys):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("keep")
+    (tmp_path / "notes.txt").write_text("keep")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    for name in ("precious", "notes.txt", "link", ".", ".."):
+        code = run(["export", str(tiny_bundle), "--out", str(tmp_path / name)])
+        one_line(capsys, code, 2, "exists and is no result of edgewise")
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "keep"
+    assert (tmp_path / "notes.txt").read_text() == "keep"
+    code = run(["export", str(tiny_bundle), "--out", "/dev/null"])
+    one_line(capsys, code, 2, "exists and is no result of edgewise")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_labels_are_matched_by_name_not_by_number(tiny_bundle, tmp_path, capsys):
+    """Rows with two of the model's four labels, in another order; then rows with a label it has not."""
+    texts = [
+        "tariffs and imports",
+        "wheat corn harvest",
+        "trade deficit quota",
+        "soybean farmers bushels",
+    ] * 5
+    lines = [f"{text} {i},{'grain' if i % 2 else 'trade'}" for i, text in enumerate(texts)]
+    data, out = tmp_path / "rows.csv", tmp_path / "rows.jsonl"
+    argv = ["bench", str(tiny_bundle), "--quick", "--variant", "onnx-int8", "--data", str(data), "--json"]
+    data.write_text("text,label\n" + "\n".join(lines))
+    assert run([*argv, "--out", str(out)]) == 0
+    metric = json.loads(capsys.readouterr().out)[0]["metric"]
+    assert metric["n"] == 20 and metric["value"] > 0.8
+    data.write_text(data.read_text().replace(",grain", ",golf"))
+    one_line(capsys, run([*argv, "--out", str(out)]), 2, "label 'golf' is not one of")
+
+
+def test_weights_outside_of_the_graph_are_refused(tiny_bundle, tmp_path, capsys):
+    """External data is covered by no digest, and would be looked for beside the bundle, or anywhere."""
+    import shutil
+
+    import onnx
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_bundle, copy)
+    graph = copy / "variants" / "onnx-fp32" / "model.onnx"
+    model = onnx.load(str(graph))
+    onnx.save(model, str(graph), save_as_external_data=True, location="weights.bin", size_threshold=0)
+    listed = json.loads((copy / "bundle.json").read_text())
+    seal(copy, listed, listed["files"])
+    code = run(["run", str(copy), "wheat", "--variant", "onnx-fp32"])
+    one_line(capsys, code, 2, "keeps its weights in other files")
+
+
+def test_hostile_golden_files_fail_the_check(tiny_bundle, tmp_path, capsys):
+    import io
+    import shutil
+
+    import numpy as np
+
+    good = dict(np.load(tiny_bundle / "golden.npz"))
+    cases = {
+        "garbage": None,
+        "missing": {key: good[key] for key in ("texts", "labels")},
+        "short": {**good, "logits": good["logits"][:3]},
+        "blank": {**good, "attention_mask": np.zeros_like(good["attention_mask"])},
+        "nan": {**good, "logits": good["logits"] * np.nan},
+    }
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_bundle, copy)
+    listed = json.loads((copy / "bundle.json").read_text())
+    for arrays in cases.values():
+        buffer = io.BytesIO(b"junk")
+        if arrays is not None:
+            buffer = io.BytesIO()
+            np.savez(buffer, **arrays)
+        (copy / "golden.npz").write_bytes(buffer.getvalue())
+        seal(copy, listed, listed["files"])
+        one_line(capsys, run(["check", str(copy)]), 2, "golden.npz is damaged")
+    cut = {**good, "attention_mask": good["attention_mask"] * (np.arange(good["input_ids"].shape[1]) < 2)}
+    buffer = io.BytesIO()
+    np.savez(buffer, **cut)
+    (copy / "golden.npz").write_bytes(buffer.getvalue())
+    seal(copy, listed, listed["files"])
+    assert run(["check", str(copy)]) == 3
+    assert "tokenizes otherwise" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": ["a", "b", "c"]}, "gives logits of shape (1, 4) for 3 labels"),
+        ({"labels": ["a", "b\x1b[31m", "c", "d"]}, "labels must be printable"),
+        ({"defaults": {}}, "defaults has no '*'"),
+        ({"defaults": {"*": ["onnx-int8"]}}, "default for '*'"),
+        ({"limits": {"max_tokens": True, "max_chars": 9, "max_batch": 1}}, "limits.max_tokens"),
+    ],
+)
+def test_resealed_manifests(tiny_bundle, tmp_path, capsys, change, message):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_bundle, copy)
+    resealed(copy, **change)
+    one_line(capsys, run(["run", str(copy), "wheat", "--engine", "onnx"]), 2, message)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [{"signatures": {}}, {"signatures": []}, {"signatures": {"8": "nope"}}, {"inputs": []}, {"output": 3}],
+    ids=str,
+)
+def test_hostile_tflite_details(tiny_bundle, tmp_path, capsys, details):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_bundle, copy)
+    variants = json.loads((copy / "bundle.json").read_text())["variants"]
+    variants["tflite-fp32"] |= details
+    resealed(copy, variants=variants)
+    code = run(["run", str(copy), "wheat", "--variant", "tflite-fp32"])
+    one_line(capsys, code, 2, "")
+
+
+def test_flipped_bits_in_a_zip(tiny_bundle, tmp_path, capsys):
+    """Whatever the archive's own parsers raise, it is one line and exit code 2."""
+    import random
+
+    from export.pack import zipped
+
+    whole, rng = zipped(tiny_bundle), random.Random(0)
+    path = tmp_path / "bad.zip"
+    for _ in range(60):
+        place = rng.randrange(len(whole))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << rng.randrange(8))]) + whole[place + 1 :])
+        code = run(["run", str(path), "wheat"])
+        err = capsys.readouterr().err
+        assert code in (0, 2), err  # a flip in a time stamp or a directory's padding harms nothing
+        assert err.count("edgewise: ") == (code == 2) and "--debug" not in err
+
+
+@pytest.mark.parametrize("out", ["missing/deep/x.zip", "readonly/x"])
+def test_places_that_cannot_be_written(tiny_bundle, tmp_path, capsys, out):
+    (tmp_path / "readonly").write_text("a file where a folder should be")
+    code = run(["export", str(tiny_bundle), "--out", str(tmp_path / out)])
+    err = capsys.readouterr().err
+    assert code == 2 and err.count("\n") == 1 and "--debug" not in err and ".tmp" not in err
+
+
+def test_the_users_folder_is_not_imported(tiny_bundle, tmp_path, monkeypatch):
+    """A user's numpy.py or compress.py beside the data must not run in our child processes."""
+    from compress.child import in_child
+    from compress.quantize import onnx_dynamic_int8
+
+    for name in ("compress.py", "onnx.py", "numpy.py", "device_bench.py"):
+        (tmp_path / name).write_text("raise SystemExit('a user file was imported')")
+    monkeypatch.chdir(tmp_path)
+    source = tiny_bundle / "variants" / "onnx-fp32" / "model.onnx"
+    in_child(onnx_dynamic_int8, source=str(source), target=str(tmp_path / "out.onnx"))
+    assert (tmp_path / "out.onnx").stat().st_size > 1000
+    argv = [
+        "bench",
+        str(tiny_bundle),
+        "--quick",
+        "--variant",
+        "onnx-int8",
+        "--out",
+        str(tmp_path / "b.jsonl"),
+    ]
+    assert run(argv) == 0
+
+
+def test_debug_behind_a_double_dash_is_a_text(tiny_bundle, capsys):
+    assert run(["run", str(tiny_bundle), "--engine", "onnx", "--", "--debug"]) == 0
+    assert "--debug" in capsys.readouterr().out
+
+
+def test_markup_alone_is_an_empty_text(tiny_bundle, capsys):
+    one_line(capsys, run(["run", str(tiny_bundle), "<b></b>\u200b", "--engine", "onnx"]), 2, "is empty")

@@ -72,15 +72,22 @@ def distil(
     return write_checkpoint(student, start.path, dataset, config, figures, lineage, out)
 
 
-def _check(config: DistilConfig, teacher: Checkpoint, start: Checkpoint, dataset: Dataset) -> None:
+def check_distil(config: DistilConfig) -> None:
+    """InputError for a value that cannot work, named as in the recipe."""
     check_config(config, "distil")
+    if config.layers < 1 or config.temperature <= 0 or not 0 <= config.alpha <= 1 or config.hidden_weight < 0:
+        raise InputError(
+            "distil: layers must be 1 or more, temperature above 0, alpha 0 to 1, hidden_weight not below 0"
+        )
+
+
+def _check(config: DistilConfig, teacher: Checkpoint, start: Checkpoint, dataset: Dataset) -> None:
+    check_distil(config)
     check_splits(dataset)
-    if config.layers < 1 or config.temperature <= 0:
-        raise InputError("distil: layers must be 1 or more, and temperature above 0")
-    if not 0 <= config.alpha <= 1 or config.hidden_weight < 0:
-        raise InputError("distil: alpha must be 0 to 1, and hidden_weight not below 0")
     if not teacher.labels == start.labels == dataset.label_names:
-        raise InputError("distil: teacher, start and data have different labels; make them from one data set")
+        raise InputError(
+            "distil: teacher, start and data have different labels; make them from the same data"
+        )
 
 
 def student_from(start: Checkpoint, layers: int) -> tuple[Any, list[int]]:

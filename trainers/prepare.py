@@ -31,7 +31,7 @@ def prepare(dataset: Dataset, config: PrepareConfig | None = None) -> Dataset:
     validation or test split that the data came with keeps all its rows, so that figures stay comparable.
     """
     config = config or PrepareConfig()
-    _check(config)
+    check_prepare(config)
     splits = {name: _cleaned(split) if config.clean else split for name, split in dataset.splits.items()}
     splits["train"], counts = _tidy_train(splits)
     splits = _split(splits, config)
@@ -42,20 +42,20 @@ def prepare(dataset: Dataset, config: PrepareConfig | None = None) -> Dataset:
         prepared["class_weights"] = class_weights(splits["train"].labels, classes)
     prepared["rows"] = {name: len(split) for name, split in splits.items()}
     if len(set(splits["train"].labels)) < 2:
-        raise InputError(f"{dataset.name}: fewer than two classes are left in train; raise data.max_rows")
+        raise InputError(f"{dataset.name}: fewer than two classes are left in train; raise prepare.max_rows")
     order = {name: splits[name] for name in ("train", "validation", "test")}
     return replace(dataset, splits=order, source={**dataset.source, "prepared": prepared})
 
 
-def _check(config: PrepareConfig) -> None:
+def check_prepare(config: PrepareConfig) -> None:
     for key in ("validation", "test"):
         if not 0 < getattr(config, key) < 0.9:
-            raise InputError(f"data.{key} = {getattr(config, key)}: must be a share between 0 and 0.9")
+            raise InputError(f"prepare.{key} = {getattr(config, key)}: must be a share between 0 and 0.9")
     if config.max_rows is not None and config.max_rows < 2:
-        raise InputError(f"data.max_rows = {config.max_rows}: must be 2 or more")
+        raise InputError(f"prepare.max_rows = {config.max_rows}: must be 2 or more")
     if config.balance not in ("none", "weights", "oversample", "undersample"):
         known = "none, weights, oversample or undersample"
-        raise InputError(f"data.balance = {config.balance!r}: must be {known}")
+        raise InputError(f"prepare.balance = {config.balance!r}: must be {known}")
 
 
 def _cleaned(split: Split) -> Split:

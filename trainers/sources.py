@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -162,6 +163,7 @@ def _download(entry: dict[str, Any], folder: Path) -> str:
         if done.returncode or not found:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no wheel"]
             return f"pip download {wheel} failed: {lines[-1].removeprefix('ERROR: ')}"
+        shutil.rmtree(folder, ignore_errors=True)  # our cache: what was damaged there goes
         with writing(folder) as new:
             _extract(found[0], entry, new)
     return ""

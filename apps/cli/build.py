@@ -28,7 +28,7 @@ def build(
 
     read = read_recipe(recipe, overrides(context.args))
     if dry_run:
-        steps = plan(read, runs)
+        steps = plan(read, runs, until)
         if json:
             emit([{"step": step.name, "path": str(step.path), "done": step.done} for step in steps])
             return

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 import typer
 
 from apps.cli.options import Json, emit
+from runtimes.errors import InputError
 
 
 def export(
@@ -16,21 +17,26 @@ def export(
     variant: Annotated[
         list[str] | None, typer.Option(help="Variant to make or keep; repeat for more (default: all).")
     ] = None,
-    max_drop: Annotated[float, typer.Option(help="Accuracy a variant may lose, as a fraction.")] = 0.01,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Accuracy a variant may lose, as a fraction. [default: 0.01]")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Export a gated bundle, or cut one down to what a device needs."""
     from runtimes.bundle import MANIFEST
 
-    if source.suffix == ".zip" or (source / MANIFEST).is_file():
+    if source.is_file() or (source / MANIFEST).is_file():
         from export.pack import slim
+
+        if data is not None or max_drop is not None:
+            raise InputError("--data and --max-drop go with a checkpoint; a bundle is only cut down")
 
         path = slim(source, variant or [], out)
         report: dict[str, Any] = {"bundle": str(path), "bytes": _size(path)}
     else:
         from apps.exporting import export_checkpoint
 
-        report = export_checkpoint(source, data, out, variant, max_drop)
+        report = export_checkpoint(source, data, out, variant, 0.01 if max_drop is None else max_drop)
     if json:
         emit(report)
     else:

@@ -1,5 +1,6 @@
 """The `edgewise` command: thin verbs over plain functions. Imports stay inside the verbs."""
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -11,9 +12,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """The exit code. An error is one line on stderr; `--debug` anywhere shows the traceback."""
-    debug = "--debug" in argv
+    options = argv[: argv.index("--")] if "--" in argv else argv
+    debug = "--debug" in options
     try:
-        return _dispatch([word for word in argv if word != "--debug"])
+        _prepare_streams()
+        return _dispatch([*(word for word in options if word != "--debug"), *argv[len(options) :]])
     except KeyboardInterrupt:
         print("edgewise: interrupted; what was finished is kept", file=sys.stderr)
         return 130
@@ -24,7 +27,18 @@ def run(argv: list[str]) -> int:
         if debug:
             raise
         print(f"edgewise: {_line(error)}", file=sys.stderr)
-        return 2 if isinstance(error, ModuleNotFoundError) else getattr(error, "exit_code", 1)
+        return 2 if isinstance(error, ModuleNotFoundError | OSError) else getattr(error, "exit_code", 1)
+
+
+def _prepare_streams() -> None:
+    """Text that the terminal cannot show is escaped, not an error; a closed stream is told early."""
+    from runtimes.errors import InputError
+
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            raise InputError("standard output is closed; run with it open, or send it to a file")
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -46,7 +60,10 @@ def _line(error: Exception) -> str:
         return f"{error.format_message()}; see `edgewise --help`"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{error.name} is not installed; see `edgewise doctor` for what this verb needs"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"\.([^/\s]+?)\.tmp-\d+", r"\1", " ".join(str(error).split())) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        place = re.sub(r"\.([^/\s]+?)\.tmp-\d+", r"\1", str(error.filename or "a file"))
+        return f"{place}: {error.strerror}; check the path, its rights and the space left"
     if hasattr(error, "exit_code"):
         return text
     return f"{type(error).__name__}: {text}; run again with --debug for the traceback"

@@ -9,6 +9,7 @@ from apps.cli.options import Engine, Json, Threads, VariantName, emit
 from runtimes.errors import InputError
 
 MAX_LINES = 100_000
+MAX_BYTES = 64 << 20
 
 
 def run(
@@ -40,10 +41,13 @@ def run(
 
 
 def _lines() -> list[str]:
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():
         raise InputError("no text given; put it behind the bundle, or pipe one text a line")
+    data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise InputError(f"stdin: over {MAX_BYTES >> 20} MB; give it in parts")
     try:
-        lines = [line.decode("utf-8").strip() for line in sys.stdin.buffer]
+        lines = [line.strip() for line in data.decode("utf-8").split("\n")]
     except UnicodeDecodeError as error:
         raise InputError(f"stdin is not UTF-8 (byte {error.start}); convert it") from None
     found = [line for line in lines if line]

@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,12 +36,15 @@ def train(
     if explore:
         from apps.flow import explore_data
 
-        print(explore_data(read, runs))
+        page = explore_data(read, runs)
+        emit({"page": str(page)}) if json else print(page)
         return
     if start is not None and data is not None:
         from apps.flow import refresh_checkpoint
 
-        emit(refresh_checkpoint(read, start, data, out or start.with_name(start.name + "-refreshed"), runs))
+        fresh = out or start.with_name(start.name + "-refreshed")
+        metrics = refresh_checkpoint(read, start, data, fresh, runs)
+        emit(metrics) if json else print(_side_by_side(metrics["refresh"]), fresh, sep="\n")
         return
     from apps.flow import build
 
@@ -52,3 +55,12 @@ def train(
         for name in ("teacher", "student"):
             if name in paths:
                 print(f"{name:<8} {paths[name]}")
+
+
+def _side_by_side(told: dict[str, Any]) -> str:
+    """Old and new test rows, before and after; what was forgotten, and how far the new rows lie off."""
+    lines = [f"{'accuracy':<10} {'before':>8} {'after':>8} {'n':>7}"]
+    for test in ("old_test", "new_test"):
+        before, after = told[test]["before"], told[test]["after"]
+        lines.append(f"{test:<10} {before['accuracy']:>8.4f} {after['accuracy']:>8.4f} {after['n']:>7}")
+    return "\n".join([*lines, f"forgetting {told['forgetting']:+.4f}", f"drift      {told['drift']:+.4f}"])

@@ -66,5 +66,5 @@ def refuse_open_bind(config: ServeConfig) -> None:
         return
     raise InputError(
         f"{config.host} can be reached from other machines and no API key is set; set EDGEWISE_API_KEY, "
-        "or bind to 127.0.0.1, or say that it is meant to be open (open_without_key)"
+        "or bind to 127.0.0.1, or say that it is meant to be open (--open-without-key)"
     )

@@ -237,7 +237,8 @@ def listen(config: ServeConfig) -> socket.socket:
     try:
         family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((config.host, config.port), family=family)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         place = f"{address(config.host)}:{config.port}"
-        line = f"cannot listen on {place} ({error.strerror}); choose another --port or --host"
+        why = getattr(error, "strerror", None) or "no such address"
+        line = f"cannot listen on {place} ({why}); choose another --port or --host"
         raise InputError(line) from error

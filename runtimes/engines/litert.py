@@ -27,7 +27,7 @@ class LiteRTSession:
         self._interpreter = interpreter
         self._package = package
         self._threads = threads
-        self._inputs: dict[str, str] = variant["inputs"]
+        self._inputs: dict[str, str] = dict(variant["inputs"])
         self._output: str = variant["output"]
         runners = {
             int(length): interpreter.get_signature_runner(key)
@@ -35,17 +35,21 @@ class LiteRTSession:
         }
         self._runners = dict(sorted(runners.items()))
         self.lengths: list[int] | None = list(self._runners)
+        if not self.lengths or self.lengths[0] < 1:
+            raise ValueError("no signature")
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        runner = self._runners[feeds["input_ids"].shape[1]]
-        rows = []
-        for row in range(len(feeds["input_ids"])):
-            inputs = {
-                name: feeds[ours][row : row + 1].astype(np.int32) for name, ours in self._inputs.items()
-            }
-            (answer,) = runner(**inputs).values()
-            rows.append(answer)
-        return {self._output: np.concatenate(rows)}
+        rows = range(len(feeds["input_ids"]))
+        try:
+            runner = self._runners[feeds["input_ids"].shape[1]]
+            return {self._output: np.concatenate([self._row(runner, feeds, row) for row in rows])}
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise EngineError(f"LiteRT cannot run the graph: {_first_line(error)}") from None
+
+    def _row(self, runner: Any, feeds: dict[str, np.ndarray], row: int) -> np.ndarray:
+        inputs = {name: feeds[ours][row : row + 1].astype(np.int32) for name, ours in self._inputs.items()}
+        (answer,) = runner(**inputs).values()
+        return answer
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -70,9 +74,8 @@ def open(
         interpreter = interpreter_class(**model, num_threads=threads)
         interpreter.allocate_tensors()
         session = LiteRTSession(interpreter, package, threads, variant)
-    except (ValueError, RuntimeError, KeyError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise EngineError(f"LiteRT cannot open {variant['file']}: {first}") from None
+    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise EngineError(f"LiteRT cannot open {variant['file']}: {_first_line(error)}") from None
     unknown = [provider for provider in providers if provider != "XNNPACK"]
     if unknown and not allow_fallback:
         raise EngineError(f"LiteRT has no {', '.join(unknown)} here, only XNNPACK; allow the fallback")
@@ -100,3 +103,7 @@ def _version(package: str) -> str:
         return version(_DISTRIBUTIONS.get(package, package))
     except PackageNotFoundError:  # a copied folder has no metadata
         return "unknown"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

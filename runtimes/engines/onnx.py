@@ -1,5 +1,6 @@
 """ONNX Runtime."""
 
+import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +29,11 @@ class OnnxSession:
         self._outputs = [node.name for node in session.get_outputs()]
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        inputs = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self._inputs}
-        return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
+        try:
+            inputs = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self._inputs}
+            return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
+        except Exception as error:  # onnxruntime raises classes of its own for each fault
+            raise EngineError(f"onnxruntime cannot run the graph: {_first_line(error)}") from None
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -48,10 +52,11 @@ def open(
     allow_fallback: bool = False,
 ) -> OnnxSession:
     """Open a graph. Raises EngineError where it cannot be opened or a provider is not really used."""
+    _refuse_external_data(source, variant["file"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised, in one line
     available = onnxruntime.get_available_providers()
     missing = [provider for provider in providers if provider not in available]
     if missing and not allow_fallback:
@@ -71,6 +76,23 @@ def open(
     if unused and not allow_fallback:
         raise EngineError(f"onnxruntime fell back from {', '.join(unused)} to {session.get_providers()}")
     return opened
+
+
+def _refuse_external_data(source: Path | bytes, name: str) -> None:
+    """A graph may name weight files beside it (or anywhere): no digest of the bundle would cover those.
+
+    The entry's key is "location" in a protobuf StringStringEntryProto; scanned for as bytes, since the
+    onnx package does not go to the device.
+    """
+    entry = b"\x0a\x08location\x12"
+    if isinstance(source, bytes):
+        found = entry in source
+    else:
+        with source.open("rb") as stream:
+            empty = not source.stat().st_size
+            found = not empty and mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ).find(entry) >= 0
+    if found:
+        raise EngineError(f"{name} keeps its weights in other files; save it with them inside")
 
 
 def _first_line(error: Exception) -> str:

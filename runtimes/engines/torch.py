@@ -1,16 +1,19 @@
 """PyTorch eager in fp32: the reference on the server, never on the device."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("USE_TF", "0")
+for _name in ("torchao", "torch.utils._pytree"):  # they report on builds that nobody asked for
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
-import numpy as np
-import torch
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
 
-from runtimes.errors import EngineError
+from runtimes.errors import EngineError  # noqa: E402
 
 
 class TorchSession:

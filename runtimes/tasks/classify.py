@@ -9,8 +9,8 @@ from typing import Any, overload
 import numpy as np
 
 from runtimes.engines import Session
-from runtimes.errors import InputError
-from runtimes.text import Tokenizer, pad
+from runtimes.errors import EngineError, InputError
+from runtimes.text import Tokenizer, clean, pad
 
 # Rows of one engine call; longer lists are cut. More buys no speed on a CPU and costs memory.
 ROWS = 32
@@ -103,18 +103,22 @@ class Classifier:
         """Clean, tokenize, sort by length and pad each batch to its own longest text (or bucket)."""
         if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
             raise InputError("a text, or a list of texts, is expected")
-        for row, text in enumerate(texts):
-            if not text.strip():
-                raise InputError(f"text {row + 1} of {len(texts)} is empty; give at least one word")
         limit = self.limits["max_chars"]
         ids = self._tokenizer.encode([text[:limit] for text in texts]) if texts else []
+        for row, tokens in enumerate(ids):
+            if len(tokens) <= self._tokenizer.special_tokens:  # blank, or nothing but markup
+                raise InputError(f"text {row + 1} of {len(texts)} is empty; give at least one word")
         return list(_batches(ids, self._session.lengths, self._tokenizer.pad_id))
 
     def run(self, prepared: Sequence[Prepared]) -> np.ndarray:
         """Logits of prepared batches, float32 (rows, labels), in the order of the texts."""
         logits = np.empty((sum(len(batch.rows) for batch in prepared), len(self.labels)), np.float32)
         for batch in prepared:
-            logits[batch.rows] = self._session.run(batch.feeds)["logits"]
+            answer = self._session.run(batch.feeds).get("logits")
+            if answer is None or answer.shape != (len(batch.rows), len(self.labels)):
+                shape = None if answer is None else answer.shape
+                raise EngineError(f"the graph gives logits of shape {shape} for {len(self.labels)} labels")
+            logits[batch.rows] = answer
         return logits
 
     def explain(self, text: str, label: str | None = None) -> Explanation:
@@ -131,7 +135,7 @@ class Classifier:
         groups = list(_groups(words, MAX_OCCLUSIONS))
         left_out = [text_read[: group[0].start()] + " " + text_read[group[-1].end() :] for group in groups]
         # A lone word leaves nothing behind; a mark that means nothing stands in for it.
-        probabilities = softmax(self.logits([text, *(rest if rest.strip() else "." for rest in left_out)]))
+        probabilities = softmax(self.logits([text, *(rest if clean(rest) else "." for rest in left_out)]))
         target = int(probabilities[0].argmax()) if label is None else self.labels.index(label)
         lost = probabilities[0, target] - probabilities[1:, target]
         found = [

@@ -170,7 +170,7 @@ def test_going_on_with_new_rows_shows_forgetting(built, recipe, tmp_path, capsys
     lines = {f"{text} again,{names[label]}" for text, label in zip(texts, labels, strict=True) if label < 2}
     new.write_text("\n".join(["text,label", *sorted(lines)]))
     argv = ["train", str(recipe), *runs_of(built), "--from", str(teacher), "--data", str(new)]
-    assert run([*argv, "--out", str(tmp_path / "fresh")]) == 0
+    assert run([*argv, "--out", str(tmp_path / "fresh"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["refresh"]
     for test in ("old_test", "new_test"):
         assert 0 <= told[test]["before"]["accuracy"] <= 1 and 0 <= told[test]["after"]["accuracy"] <= 1

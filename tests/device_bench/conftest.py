@@ -41,7 +41,9 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     seal(folder, manifest, names)
     logits = load(folder, threads=1).logits([str(text) for text in texts])
-    np.savez(folder / "golden.npz", texts=texts, labels=np.array([0, 1, 0]), logits=logits)
+    ids = np.ones((len(texts), 4), np.int64)
+    tokens = {"input_ids": ids, "attention_mask": ids}
+    np.savez(folder / "golden.npz", texts=texts, labels=np.array([0, 1, 0]), logits=logits, **tokens)
     seal(folder, manifest, [*names, "golden.npz"])
     return folder
 

@@ -109,9 +109,9 @@ def test_a_killed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_a_killed_folder_leaves_the_old_one(tmp_path):
     with writing(tmp_path / "out") as folder:
-        (folder / "a").write_text("old")
+        (folder / "data.json").write_text("old")
     with pytest.raises(RuntimeError), writing(tmp_path / "out") as folder:
-        (folder / "a").write_text("new")
+        (folder / "data.json").write_text("new")
         raise RuntimeError
-    assert (tmp_path / "out" / "a").read_text() == "old"
+    assert (tmp_path / "out" / "data.json").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -59,13 +59,13 @@ def test_nothing_is_padded_to_the_maximum(tiny_bundle):
 
 
 def test_explain_points_at_the_words_that_spoke(tiny_bundle):
-    text = "the report said wheat harvest <b>today</b>"
+    text = "the report said wheat in the <b>market</b>"
     for engine in ("onnx", "litert"):
         explained = edgewise.load(tiny_bundle, engine=engine, threads=1).explain(text)
         assert explained.label == "grain"
         assert all(text[word.start : word.end] == word.text for word in explained.words)
         strongest = max(explained.words, key=lambda word: word.contribution)
-        assert strongest.text in ("wheat", "harvest")
+        assert strongest.text == "wheat"
 
 
 def test_explain_another_label_and_hard_texts(tiny_bundle):

@@ -67,9 +67,9 @@ def test_new_folder_is_whole_or_the_old_one(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for content in ("old", "new"):
         with writing(out) as new:
-            (new / "file").write_text(content)
+            (new / "data.json").write_text(content)
     with pytest.raises(KeyboardInterrupt), writing(out) as new:
-        (new / "file").write_text("half")
+        (new / "data.json").write_text("half")
         raise KeyboardInterrupt
-    assert (out / "file").read_text() == "new"
+    assert (out / "data.json").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -100,8 +100,9 @@ def test_class_weights_are_balanced() -> None:
 
 
 @pytest.mark.parametrize(("config", "message"), [
-    (PrepareConfig(validation=0), "data.validation = 0"), (PrepareConfig(test=1.5), "data.test = 1.5"),
-    (PrepareConfig(max_rows=1), "data.max_rows = 1"), (PrepareConfig(balance="up"), "data.balance = 'up'"),  # type: ignore[arg-type]
+    (PrepareConfig(validation=0), "prepare.validation = 0"), (PrepareConfig(test=1.5), "prepare.test = 1.5"),
+    (PrepareConfig(max_rows=1), "prepare.max_rows = 1"),
+    (PrepareConfig(balance="up"), "prepare.balance = 'up'"),  # type: ignore[arg-type]
 ])  # fmt: skip
 def test_bad_config(config: PrepareConfig, message: str) -> None:
     with pytest.raises(InputError, match=message):
