@@ -119,7 +119,8 @@ function drawSummary(explanation) {
   const lines = [];
   if (speaking.length) lines.push(`For ${explanation.label}: ${list(speaking)}.`);
   if (opposing.length) lines.push(`Against: ${list(opposing)}.`);
-  if (!lines.length) lines.push("No single word changes the answer: it rests on the text as a whole.");
+  if (lines.length) lines.push("In points of probability.");
+  else lines.push("No single word changes the answer: it rests on the text as a whole.");
   const detail = by("detail");
   detail.dataset.summary = lines.join(" ");
   detail.dataset.label = explanation.label;

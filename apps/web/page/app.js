@@ -55,6 +55,8 @@ async function submit() {
   const wrong = fault();
   say(wrong);
   if (wrong) {
+    forgetAnswer(text.value); // what stands there is of another text
+    hideWords();
     text.focus();
     return;
   }
