@@ -92,7 +92,9 @@ def test_another_tokenizer_fails(tiny_bundle, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(tiny_bundle, copy)
     text = (copy / "tokenizer.json").read_text()
-    (copy / "tokenizer.json").write_text(text.replace('"wheat"', '"wheap"'))
+    for word in ("wheat", "oil", "port", "quota", "the", "was"):
+        text = text.replace(f'"{word}"', f'"{word}q"')
+    (copy / "tokenizer.json").write_text(text)
     seal(copy, open_bundle_manifest(copy), open_bundle_manifest(copy)["files"])
     with pytest.raises(GateError, match="tokenizes otherwise"):
         check(copy)
@@ -175,3 +177,13 @@ def test_the_card_tells_the_figures(tiny_bundle):
     card = (tiny_bundle / "README.md").read_text()
     for part in ("# tiny", "edgewise.load", "| onnx-int8 |", "Test split: accuracy", "finetune"):
         assert part in card
+
+
+def test_golden_texts_are_ones_the_checkpoint_is_sure_of(tiny_bundle):
+    """A near tie flips with any rounding; the gate's agreement on golden texts would be luck."""
+    golden = open_bundle(tiny_bundle).golden()
+    second, best = np.sort(golden["logits"], axis=1)[:, -2:].T
+    assert (best - second >= 1).all()
+    assert len(golden["texts"]) >= 28
+    lengths = golden["attention_mask"].sum(axis=1)
+    assert lengths.max() - lengths.min() >= 5, "short and long ones"
