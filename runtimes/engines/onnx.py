@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import onnxruntime
 
 from runtimes.errors import EngineError
 
+# Field 1 (tag, length 8, "location") of a protobuf StringStringEntryProto: the key that every external tensor
+# has. Tag and length may be padded to longer varints, which a parser takes as well.
+_EXTERNAL = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
 _DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
 
 
@@ -81,16 +85,16 @@ def open(
 def _refuse_external_data(source: Path | bytes, name: str) -> None:
     """A graph may name weight files beside it (or anywhere): no digest of the bundle would cover those.
 
-    The entry's key is "location" in a protobuf StringStringEntryProto; scanned for as bytes, since the
-    onnx package does not go to the device.
+    Scanned for as bytes, since the onnx package does not go to the device.
     """
-    entry = b"\x0a\x08location\x12"
     if isinstance(source, bytes):
-        found = entry in source
+        found = _EXTERNAL.search(source)
     else:
         with source.open("rb") as stream:
             empty = not source.stat().st_size
-            found = not empty and mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ).find(entry) >= 0
+            found = (
+                None if empty else _EXTERNAL.search(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+            )
     if found:
         raise EngineError(f"{name} keeps its weights in other files; save it with them inside")
 

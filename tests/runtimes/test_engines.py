@@ -1,0 +1,31 @@
+"""What the engines refuse before they open anything."""
+
+import pytest
+
+from runtimes.engines.onnx import _refuse_external_data
+from runtimes.errors import EngineError
+
+KEY = b"location"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"\x0a\x08" + KEY + b"\x12\x01w",
+        b"\x12\x01w\x0a\x08" + KEY,  # value before key
+        b"\x0a\x88\x00" + KEY + b"\x12\x01w",  # a length padded to two bytes
+        b"\x8a\x80\x00\x08" + KEY,  # a padded tag
+    ],
+)
+def test_every_spelling_of_external_data_is_refused(entry, tmp_path):
+    graph = tmp_path / "model.onnx"
+    graph.write_bytes(b"\x08\x09" + entry)
+    for source in (graph, graph.read_bytes()):
+        with pytest.raises(EngineError, match="keeps its weights in other files"):
+            _refuse_external_data(source, "model.onnx")
+
+
+def test_a_name_with_the_word_in_it_is_not(tmp_path):
+    _refuse_external_data(b"\x0a\x12location_embedding", "model.onnx")
+    (tmp_path / "empty").touch()
+    _refuse_external_data(tmp_path / "empty", "model.onnx")
