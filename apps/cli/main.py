@@ -20,9 +20,6 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("edgewise: interrupted; what was finished is kept", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone
-        return 0
     except Exception as error:
         if debug:
             raise
@@ -62,8 +59,8 @@ def _line(error: Exception) -> str:
         return f"{error.name} is not installed; see `edgewise doctor` for what this verb needs"
     text = re.sub(r"\.([^/\s]+?)\.tmp-\d+", r"\1", " ".join(str(error).split())) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
-        place = re.sub(r"\.([^/\s]+?)\.tmp-\d+", r"\1", str(error.filename or "a file"))
-        return f"{place}: {error.strerror}; check the path, its rights and the space left"
+        place = re.sub(r"\.([^/\s]+?)\.tmp-\d+", r"\1", f"{error.filename}: " if error.filename else "")
+        return f"{place}{error.strerror}; check the path, its rights and the space left"
     if hasattr(error, "exit_code"):
         return text
     return f"{type(error).__name__}: {text}; run again with --debug for the traceback"

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from trainers.metrics import classification_report, confident_errors, softmax
+from runtimes.tasks.classify import softmax
+from trainers.metrics import classification_report, confident_errors
 
 rows = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
 
