@@ -76,6 +76,26 @@ def load_data(
     return _from_files(source, files, text, label)
 
 
+def load_texts(name_or_path: str | Path, text: str = "text") -> list[str]:
+    """The train texts of a data set or file, whose labels, if it has any, are not looked at.
+
+    InputError as `load_data`.
+    """
+    source = find(str(name_or_path), "data")
+    if source.place == "file" and source.path.is_file():
+        rows = [(number, row) for number, row in read_rows(source.path)]
+        if rows and text not in rows[0][1]:
+            have = ", ".join(map(str, rows[0][1]))
+            raise InputError(f"{source.path}: no column {text!r}; the columns are: {have}")
+        return [_text(source.path, number, text, row[text]) for number, row in rows]
+    if source.place in ("mirror", "hub"):
+        table = _open_hub_layout(source, None)["train"]
+        if text not in table.column_names:
+            raise InputError(f"{source.name}: no column {text!r}; it has {', '.join(table.column_names)}")
+        return [str(one) for one in table[text]]
+    return load_data(name_or_path, text=text).splits["train"].texts
+
+
 def _origin(source: Source) -> dict[str, Any]:
     origin = {k: getattr(source, k) for k in ("name", "place", "revision", "digest")}
     if source.place == "file":

@@ -15,11 +15,17 @@ from trainers.model import open_model, open_tokenizer
 
 
 def predict_model(
-    model: Any, tokenizer: Tokenizer, texts: list[str], batch_size: int = 64, layers: list[int] | None = None
+    model: Any,
+    tokenizer: Tokenizer,
+    texts: list[str],
+    batch_size: int = 64,
+    layers: list[int] | None = None,
+    precision: str = "fp32",
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Logits float32 (n, C), and with `layers` the [CLS] states float16 (n, len(layers), hidden).
 
-    A layer number counts as in `hidden_states`: 0 is the embedding, k the output of the k-th layer.
+    A layer number counts as in `hidden_states`: 0 is the embedding, k the output of the k-th layer. What is
+    computed in bf16 or fp16 serves as a teacher's answer; figures come from fp32.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     training = model.training
@@ -29,7 +35,9 @@ def predict_model(
     order = sorted(range(len(ids)), key=lambda i: (-len(ids[i]), i))
     logits: np.ndarray = np.zeros((len(ids), model.config.num_labels), np.float32)
     states = np.zeros((len(ids), len(layers), model.config.hidden_size), np.float16) if layers else None
-    with torch.inference_mode(), tqdm(total=len(ids), desc="predict", unit="row", disable=None) as bar:
+    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    mixed = torch.autocast(device, low or torch.bfloat16, enabled=low is not None)
+    with torch.inference_mode(), mixed, tqdm(total=len(ids), desc="predict", unit="row", disable=None) as bar:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = to_batch([{"ids": ids[i], "label": 0, "extra": {}} for i in rows])

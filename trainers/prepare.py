@@ -47,6 +47,16 @@ def prepare(dataset: Dataset, config: PrepareConfig | None = None) -> Dataset:
     return replace(dataset, splits=order, source={**dataset.source, "prepared": prepared})
 
 
+def new_texts(dataset: Dataset, texts: Iterable[str], most: int, seed: int) -> list[str]:
+    """Cleaned texts that stand in no split of the data set, each once, at most `most` (chosen by `seed`)."""
+    seen = {text for split in dataset.splits.values() for text in split.texts}
+    found = [text for text in dict.fromkeys(clean_text(text) for text in texts) if text and text not in seen]
+    if len(found) <= most:
+        return found
+    chosen = sorted(random.Random(seed).sample(range(len(found)), most))
+    return [found[row] for row in chosen]
+
+
 def check_prepare(config: PrepareConfig) -> None:
     for key in ("validation", "test"):
         if not 0 < getattr(config, key) < 0.9:
