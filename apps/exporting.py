@@ -11,7 +11,7 @@ from export.variant import KNOWN, Variant
 from export.variants import export_variant
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable
-from trainers.checkpoint import open_checkpoint
+from trainers.checkpoint import Checkpoint, open_checkpoint
 
 _LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
@@ -33,8 +33,7 @@ def export_checkpoint(
     if unknown:
         raise InputError(f"variant {unknown[0]!r} is not one of {', '.join(KNOWN)}")
     dataset = test_rows(data, checkpoint.labels)
-    most = checkpoint.limits["max_tokens"]
-    lengths = [*(length for length in _LENGTHS if length < most), most]
+    lengths = lengths_of(checkpoint)
     with TemporaryDirectory(prefix="edgewise-") as folder:
         made: dict[str, Variant] = {}
         needed = {KNOWN[name][2] for name in names} | set(names)
@@ -45,3 +44,9 @@ def export_checkpoint(
         packed = pack(checkpoint, [made[one] for one in names], dataset, out, name, Budget(max_drop=max_drop))
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     return {"bundle": str(packed.path), "bytes": size, "parity": packed.parity}
+
+
+def lengths_of(checkpoint: Checkpoint) -> list[int]:
+    """Input lengths in tokens for graphs of fixed shape, up to what the checkpoint takes."""
+    most = checkpoint.limits["max_tokens"]
+    return [*(length for length in _LENGTHS if length < most), most]

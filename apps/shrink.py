@@ -51,7 +51,7 @@ def shrink(path: Path, data: str, out: Path, config: ShrinkConfig) -> dict[str, 
     with TemporaryDirectory(prefix="edgewise-") as folder:
         start = teacher = open_or_adopt(path, Path(folder))
         dataset = relabel(dataset_from(data), teacher.labels)
-        steps = _steps(teacher, dataset, config)
+        steps = shrink_steps(teacher, dataset, config)
         before = _about(teacher, dataset)
         for number, step in enumerate(steps, 1):
             start = step(start, out if number == len(steps) else Path(folder) / str(number))
@@ -71,8 +71,8 @@ def _check(config: ShrinkConfig) -> None:
 Step = Callable[[Checkpoint, Path], Checkpoint]
 
 
-def _steps(teacher: Checkpoint, dataset: Dataset, config: ShrinkConfig) -> list[Step]:
-    """Checked before the first one starts."""
+def shrink_steps(teacher: Checkpoint, dataset: Dataset, config: ShrinkConfig) -> list[Step]:
+    """What makes the smaller checkpoint, each from the one before; checked before the first one starts."""
     steps: list[Step] = []
     shared: dict[str, Any] = {"epochs": config.epochs, "seed": config.seed}
     shared["max_tokens"] = teacher.limits["max_tokens"]

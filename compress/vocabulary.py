@@ -55,23 +55,32 @@ def trim_vocabulary(
     return open_checkpoint(out)
 
 
-def _kept(checkpoint: Checkpoint, source: dict[str, Any], texts: Sequence[str], size: int) -> list[int]:
-    """Old ids to keep, ascending, so that special tokens keep their order and [PAD] stays 0."""
-    vocabulary: dict[str, int] = source["model"]["vocab"]
+def smallest_vocabulary(checkpoint: Checkpoint) -> int:
+    """The fewest tokens that a trimmed WordPiece vocabulary can have: special ones and single characters."""
+    return len(_fixed(json.loads((checkpoint.path / "tokenizer.json").read_bytes())))
+
+
+def _fixed(source: dict[str, Any]) -> set[int]:
+    """Ids of the tokens that always stay."""
     prefix = source["model"].get("continuing_subword_prefix", "##")
     special = {token["id"] for token in source["added_tokens"]}
-    characters = {index for token, index in vocabulary.items() if len(token.removeprefix(prefix)) == 1}
+    vocabulary: dict[str, int] = source["model"]["vocab"]
+    return special | {i for token, i in vocabulary.items() if len(token.removeprefix(prefix)) == 1}
+
+
+def _kept(checkpoint: Checkpoint, source: dict[str, Any], texts: Sequence[str], size: int) -> list[int]:
+    """Old ids to keep, ascending, so that special tokens keep their order and [PAD] stays 0."""
+    chosen = _fixed(source)
     if not texts:
         raise InputError("no texts to count tokens in; give the training rows")
-    if len(special | characters) > size:
+    if len(chosen) > size:
         raise InputError(
-            f"vocabulary.size {size} cannot hold the {len(special | characters)} characters and special "
-            f"tokens; give at least that"
+            f"vocabulary.size {size} cannot hold the {len(chosen)} characters and special tokens; give at "
+            "least that"
         )
     tokenizer = Tokenizer.from_bytes(json.dumps(source).encode(), max_tokens=checkpoint.limits["max_tokens"])
     counts = Counter(index for ids in tokenizer.encode(list(texts)) for index in ids)
     ranked = (index for index, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    chosen = special | characters
     for index in ranked:
         if len(chosen) >= size:
             break
