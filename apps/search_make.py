@@ -82,4 +82,5 @@ def packed(shop: Workshop, checkpoint: Checkpoint, name: str, rows: Split, out: 
     seen = replace(shop.dataset, splits={"test": rows})
     budget = replace(shop.budget, samples=len(rows))
     title = out.name.removesuffix(".bundle")
-    pack(checkpoint, [exported(shop, checkpoint, name)], seen, out, title, budget)
+    # No advice: the search tries the neighbours of a variant that fails itself.
+    pack(checkpoint, [exported(shop, checkpoint, name)], seen, out, title, budget, advise=False)

@@ -1,63 +1,104 @@
-"""Which layer of a quantized graph looks guilty: its error against the fp32 graph, layer by layer."""
+"""Which layer and which tensor of a quantized graph are at fault: its error against the fp32 graph.
+
+Hidden states after each normalisation say in which layer the error grows most; within that layer the first
+tensor that already has most of the error is named. Both formats name the same tensors in the fp32 graph and
+in what is quantized from it. The graphs run in a child process on a few golden inputs, TFLite with its
+reference kernels: with the delegate no tensor between inputs and outputs can be read.
+"""
 
 import re
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from compress.child import in_child
+from export.diagnose_graphs import errors_by_tensor
 from runtimes.bundle import Bundle
-from runtimes.engines.onnx import OnnxSession
-from runtimes.engines.onnx import open as open_onnx
+from runtimes.errors import EdgewiseError
 
-_LAYER = re.compile(r"layer\.(\d+)")
+PARENTS = {"onnx": "onnx-fp32", "litert": "tflite-fp32"}
+_INPUTS = 8
+_LAYER = re.compile(r"(?:[Ll]ayer|Block)[._](\d+)")
+# What the ONNX converter adds to a module's path.
+_OPERATION = re.compile(r"/[A-Z]\w*_output_\d+$")
 
 
 def guilty_layer(bundle: Bundle, name: str) -> str:
     """ ", ..." for the gate's message: where the relative error grows most, or why that is not known."""
-    if bundle.variants[name]["engine"] != "onnx" or "onnx-fp32" not in bundle.variants or name == "onnx-fp32":
-        return ", layer not located (only ONNX graphs beside onnx-fp32 are compared by layer)"
-    errors = layer_errors(bundle, name)
-    if not errors:
-        return ", layer not located (the graphs share no normalised hidden states)"
-    growth = np.diff([0.0, *errors.values()])
-    place = list(errors)[int(growth.argmax())]
-    return f", error grows most in {place} (relative error {errors[place]:.2g} there)"
+    parent = PARENTS[bundle.variants[name]["engine"]]
+    if name == parent:
+        return ", layer not located (an fp32 graph has none to be compared with)"
+    if parent not in bundle.variants:
+        return f", layer not located (the bundle has no {parent} to be compared with)"
+    try:
+        errors = tensor_errors(bundle, name)
+    except (EdgewiseError, ImportError) as error:  # the gate's own verdict must be heard
+        return f", layer not located ({error})"
+    fault = fault_of(errors)
+    if fault is None:
+        return ", layer not located (the graphs share no tensors)"
+    where = f", error grows most in {fault['place']} (relative error {fault['grown']:.2g} there)"
+    return f"{where}, first in {fault['tensor']} (relative error {fault['error']:.2g})"
 
 
 def layer_errors(bundle: Bundle, name: str) -> dict[str, float]:
-    """Relative L2 error of each layer's normalised output on the golden inputs, in graph order."""
-    import onnx
-
-    sources = {key: bundle.read(bundle.variants[key]["file"]) for key in ("onnx-fp32", name)}
-    graphs = {key: onnx.load_from_string(source) for key, source in sources.items()}
-    made = [{out for node in graph.graph.node for out in node.output} for graph in graphs.values()]
-    taps = [
-        node.output[0]
-        for node in graphs["onnx-fp32"].graph.node
-        if node.op_type == "LayerNormalization" and all(node.output[0] in outputs for outputs in made)
-    ]
-    golden = bundle.golden()
-    feeds = {key: golden[key] for key in ("input_ids", "attention_mask")}
-    feeds["token_type_ids"] = np.zeros_like(feeds["input_ids"])
-    want, got = (_tapped(graph, taps).run(feeds) for graph in graphs.values())
-    mask = golden["attention_mask"].astype(bool)
-    return {
-        _readable(tap): float(
-            np.linalg.norm((got[tap] - want[tap])[mask]) / max(float(np.linalg.norm(want[tap][mask])), 1e-12)
-        )
-        for tap in taps
-    }
+    """Relative L2 error of each layer's normalised output, and of the head's logits, in graph order."""
+    return {row["place"]: row["error"] for row in tensor_errors(bundle, name) if row["state"]}
 
 
-def _tapped(graph: "onnx.ModelProto", taps: list[str]) -> OnnxSession:  # type: ignore[name-defined] # noqa: F821
-    import onnx
+def tensor_errors(bundle: Bundle, name: str) -> list[dict[str, Any]]:
+    """Tensors that the variant shares with its fp32 graph, in graph order.
 
-    graph.graph.output.extend(onnx.ValueInfoProto(name=tap) for tap in taps)
-    return open_onnx(graph.SerializeToString(), 1, {"file": str(Path("diagnosis"))})
+    Each with `tensor` (its module's path), `place` ("layer 3 (attention)"), `state` (a normalised hidden
+    state, or the logits) and `error`: L2 norm of the difference over that of the fp32 tensor, padding left
+    out, over a few golden inputs. Raises InputError where the graphs cannot be run.
+    """
+    about = bundle.variants[name]
+    with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
+        paths = {}
+        for role, variant in (("want", PARENTS[about["engine"]]), ("got", name)):
+            paths[role] = Path(folder) / role
+            paths[role].write_bytes(bundle.read(bundle.variants[variant]["file"]))
+        golden, inputs = bundle.golden(), Path(folder) / "inputs.npz"
+        rows = np.unique(np.linspace(0, len(golden["texts"]) - 1, _INPUTS).astype(int))
+        np.savez(inputs, **{key: golden[key][rows] for key in ("input_ids", "attention_mask")})
+        details = {key: about.get(key) for key in ("inputs", "signatures", "engine")}
+        files = {role: str(path) for role, path in paths.items()}
+        found = in_child(errors_by_tensor, **files, inputs_at=str(inputs), details=details)
+    return [{**row, "tensor": _readable(row["name"]), "place": _place(row["name"])} for row in found]
 
 
-def _readable(tensor: str) -> str:
-    layer = _LAYER.search(tensor)
-    if layer is None:
-        return "the embeddings"
-    return f"layer {layer.group(1)} ({'attention' if 'attention' in tensor else 'feed-forward'})"
+def fault_of(errors: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The tensor at fault, with `place` and `grown` (the error there) of the layer it spoils.
+
+    The layer is the one over which the error of the hidden states grows most; graphs without such states
+    are taken tensor by tensor. The tensor is the first of that layer with half of the layer's worst error.
+    """
+    if not errors:
+        return None
+    states = [index for index, row in enumerate(errors) if row["state"]] or list(range(len(errors)))
+    growth = np.diff([0.0, *(errors[index]["error"] for index in states)])
+    at = int(growth.argmax())
+    start = states[at - 1] + 1 if at else 0
+    inside = errors[start : states[at] + 1]
+    worst = max(row["error"] for row in inside)
+    first = next(row for row in inside if row["error"] >= worst / 2)
+    spoiled = errors[states[at]]
+    return {**first, "place": spoiled["place"], "grown": spoiled["error"]}
+
+
+def _place(name: str) -> str:
+    layer, path = _LAYER.search(name), name.lower()
+    if layer is not None:
+        return f"layer {layer.group(1)} ({'attention' if 'attention' in path else 'feed-forward'})"
+    return "the embeddings" if "embedding" in path else "the head"
+
+
+def _readable(name: str) -> str:
+    """A module's path without what the converters add: "bert.encoder.layer.1.intermediate.dense"."""
+    name = _OPERATION.sub("", name)
+    parts = [part.rsplit(".", 1)[-1] if part.count(".") > 1 else part for part in name.split("/") if part]
+    parts = [re.sub(r"^[A-Z]\w*?_(?=\w)", "", part) for part in parts]  # LiteRT: Linear_dense
+    return ".".join(parts).removeprefix("Logits.model.") or name

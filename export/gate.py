@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from export.advise import nearest_passing
 from export.diagnose import guilty_layer
+from export.variant import KNOWN
 from runtimes.bundle import Bundle, open_bundle
 from runtimes.errors import EdgewiseError, GateError, InputError
 from runtimes.load import load
@@ -49,17 +51,20 @@ class Sample:
     logits: np.ndarray
 
 
-def gate(bundle: Path, budget: Budget, sample: Sample | None = None) -> dict[str, Any]:
+def gate(bundle: Path, budget: Budget, sample: Sample | None = None, advise: bool = True) -> dict[str, Any]:
     """Compare every variant of a bundle with its checkpoint; return what `parity.json` holds.
 
     The golden inputs are answered always, the sample of the test split where one is given.
-    Raises GateError that names the variant, the figure and the layer that looks guilty.
+    Raises GateError that names the variant, the figure, the layer and tensor that look guilty, and, with
+    `advise`, the nearest variant that was made and passes.
     """
     opened = open_bundle(bundle)
     golden = opened.golden()
     return {
         "budget": asdict(budget),
-        "variants": {name: _gate_variant(opened, name, budget, golden, sample) for name in opened.variants},
+        "variants": {
+            name: _gate_variant(opened, name, budget, golden, sample, advise) for name in opened.variants
+        },
     }
 
 
@@ -75,28 +80,43 @@ def check(bundle: Path) -> dict[str, Any]:
 
 
 def _gate_variant(
-    bundle: Bundle, name: str, budget: Budget, golden: dict[str, np.ndarray], sample: Sample | None
+    bundle: Bundle,
+    name: str,
+    budget: Budget,
+    golden: dict[str, np.ndarray],
+    sample: Sample | None,
+    advise: bool,
 ) -> dict[str, Any]:
     print(f"gate: {name}", file=sys.stderr, flush=True)
-    texts = [str(text) for text in golden["texts"]]
     try:
         model = load(bundle.path, variant=name)
+        texts = [str(text) for text in golden["texts"]]
         tokens = [_unpadded(batch.feeds) for text in texts for batch in model.prepare([text])]
-        result: dict[str, Any] = {
-            "golden": {**compare(golden["logits"], model.logits(texts)), "n": len(texts)}
-        }
-        if sample is not None:
-            result["sample"] = _on_sample(model.logits(sample.texts), sample)
+        result = _figures(model, golden, sample)
     except EdgewiseError as error:
         raise GateError(f"{bundle.name}: variant {name} cannot answer: {error}") from error
     _require_same_tokens(bundle, name, golden, tokens)
     faults = _faults(result, budget, exact=bundle.variants[name]["precision"] == "fp32")
-    if faults:
-        raise GateError(
-            f"{bundle.name}: variant {name} is not the same model: {'; '.join(faults)}"
-            f"{guilty_layer(bundle, name)}; loosen [budget] knowingly or leave the variant out"
-        )
-    return result
+    if not faults:
+        return result
+
+    def passes(path: Path, other: str) -> bool:
+        figures = _figures(load(path, variant=other), golden, sample)
+        return not _faults(figures, budget, exact=KNOWN[other][1] == "fp32")
+
+    advice = nearest_passing(bundle, name, passes) if advise else ""
+    raise GateError(
+        f"{bundle.name}: variant {name} is not the same model: {'; '.join(faults)}"
+        f"{guilty_layer(bundle, name)}{advice}; loosen [budget] knowingly or leave the variant out"
+    )
+
+
+def _figures(model: Any, golden: dict[str, np.ndarray], sample: Sample | None) -> dict[str, Any]:
+    texts = [str(text) for text in golden["texts"]]
+    figures: dict[str, Any] = {"golden": {**compare(golden["logits"], model.logits(texts)), "n": len(texts)}}
+    if sample is not None:
+        figures["sample"] = _on_sample(model.logits(sample.texts), sample)
+    return figures
 
 
 def _on_sample(logits: np.ndarray, sample: Sample) -> dict[str, Any]:

@@ -44,8 +44,9 @@ def pack(
     out: Path,
     name: str,
     budget: Budget,
+    advise: bool = True,
 ) -> Packed:
-    """Write the bundle folder `out` if every variant passes the gate.
+    """Write the bundle folder `out` if every variant passes the gate; `advise` as in `gate`.
 
     Raises GateError (nothing is written), InputError for no variants or an empty test split.
     """
@@ -65,7 +66,7 @@ def pack(
             files.append(variant.file)
         manifest = _manifest(name, checkpoint, variants)
         seal(folder, manifest, [*files, "golden.npz"])
-        parity = gate(folder, budget, sample)
+        parity = gate(folder, budget, sample, advise)
         write_json(folder / "parity.json", parity)
         (folder / "README.md").write_text(card(manifest, parity), encoding="utf-8")
         seal(folder, manifest, [*files, "golden.npz", "parity.json", "README.md"])

@@ -1,0 +1,186 @@
+"""Two graphs of one format on the same inputs, tensor by tensor; through `in_child`: interpreters crash."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Operators that carry weights or sum up; what lies between them (powers, roots) only magnifies an error.
+_ONNX_TAPS = {"MatMul", "Gemm", "Gather", "Add", "Reshape"}
+_TFLITE_TAPS = {
+    "FULLY_CONNECTED",
+    "EMBEDDING_LOOKUP",
+    "GATHER",
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "BATCH_MATMUL",
+}
+_Feeds = dict[str, np.ndarray]
+_Run = Callable[[_Feeds], dict[str, np.ndarray]]
+
+
+def errors_by_tensor(want: str, got: str, inputs_at: str, details: dict[str, Any]) -> list[dict[str, Any]]:
+    """`want` and `got`: files of the fp32 and the quantized graph. `inputs_at`: .npz with `input_ids` and
+    `attention_mask`, int64 (n, L), padding on the right. Returns name, state and error, in graph order."""
+    compare = _onnx if details["engine"] == "onnx" else _tflite
+    with np.load(inputs_at, allow_pickle=False) as arrays:
+        ids, mask = arrays["input_ids"], arrays["attention_mask"]
+    lengths = mask.sum(axis=1).tolist()
+    rows = [ids[row : row + 1, :length] for row, length in enumerate(lengths)]
+    return compare(Path(want), Path(got), rows, details)
+
+
+class _Sums:
+    """Squared norms of differences and of the wanted tensors, by tensor."""
+
+    def __init__(self) -> None:
+        self.off: defaultdict[str, float] = defaultdict(float)
+        self.all: defaultdict[str, float] = defaultdict(float)
+
+    def add(self, key: str, want: np.ndarray, got: np.ndarray, padded: int, length: int) -> None:
+        """Compare what belongs to the `length` real tokens of `padded`."""
+        if want.shape != got.shape or want.dtype.kind != "f":
+            return
+        for axis in (axis for axis, size in enumerate(want.shape[:-1]) if size == padded):
+            real = np.arange(length)
+            want, got = want.take(real, axis), got.take(real, axis)
+        difference = got.astype(np.float64) - want
+        self.off[key] += float((difference**2).sum()) if np.isfinite(got).all() else float("inf")
+        self.all[key] += float((want.astype(np.float64) ** 2).sum())
+
+    def rows(self, order: dict[str, tuple[str, bool]]) -> list[dict[str, Any]]:
+        """In the order of `order`: key → (name to show, whether it is a hidden state)."""
+        return [
+            {"name": name, "state": state, "error": min((self.off[key] / self.all[key]) ** 0.5, 1e9)}
+            for key, (name, state) in order.items()
+            if self.all[key] > 0
+        ]
+
+
+def _onnx(want: Path, got: Path, rows: list[np.ndarray], details: dict[str, Any]) -> list[dict[str, Any]]:
+    import onnx
+
+    graphs = [onnx.load(str(path)) for path in (want, got)]
+    made = {out for node in graphs[1].graph.node for out in node.output}
+    last = graphs[0].graph.output[0].name
+    order = {
+        node.output[0]: (node.output[0], node.op_type == "LayerNormalization")
+        for node in graphs[0].graph.node
+        if node.op_type in {*_ONNX_TAPS, "LayerNormalization"} and node.output[0] in made
+    }
+    order[last] = (last, True)
+    runs = [_onnx_run(graph, list(order)) for graph in graphs]
+    sums = _Sums()
+    for ids in rows:
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        left, right = (run(feeds) for run in runs)
+        for tap in order:
+            sums.add(tap, left[tap], right[tap], ids.shape[1], ids.shape[1])
+    return sums.rows(order)
+
+
+def _onnx_run(graph: Any, taps: list[str]) -> _Run:
+    import onnx
+
+    from runtimes.engines.onnx import open as open_onnx
+
+    there = {output.name for output in graph.graph.output}
+    graph.graph.output.extend(onnx.ValueInfoProto(name=tap) for tap in taps if tap not in there)
+    return open_onnx(graph.SerializeToString(), 1, {"file": "the graph to diagnose"}).run
+
+
+def _tflite(want: Path, got: Path, rows: list[np.ndarray], details: dict[str, Any]) -> list[dict[str, Any]]:
+    """All on one signature, the shortest that holds half of the inputs; longer ones are left out."""
+    graphs = [_TFLite(path) for path in (want, got)]
+    signatures = {int(length): key for length, key in details["signatures"].items()}
+    usual = float(np.median([ids.shape[1] for ids in rows]))
+    length = min((one for one in signatures if one >= usual), default=max(signatures))
+    order: dict[str, tuple[str, bool]] = {}
+    sums = _Sums()
+    for ids in (ids for ids in rows if ids.shape[1] <= length):
+        count = ids.shape[1]
+        padded = np.zeros((1, length), np.int64)
+        padded[:, :count] = ids
+        feeds = {"input_ids": padded, "attention_mask": np.arange(length)[None] < count}
+        named = {arg: feeds[ours].astype(np.int32) for arg, ours in details["inputs"].items()}
+        left, right = (graph.run(signatures[length], named) for graph in graphs)
+        for key in (key for key in left if key in right):
+            order[key] = left[key][:2]
+            sums.add(key, left[key][2], right[key][2], length, count)
+    return sums.rows(order)
+
+
+class _TFLite:
+    """A .tflite whose every tensor can be read after a run: no delegate, reference kernels, one thread."""
+
+    def __init__(self, path: Path) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        self._interpreter = Interpreter(
+            model_path=str(path),
+            num_threads=1,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        self._interpreter.allocate_tensors()
+        self._model = schema.Model.GetRootAs(path.read_bytes(), 0)
+        self._codes = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+        definitions = (self._model.SignatureDefs(i) for i in range(self._model.SignatureDefsLength()))
+        self._subgraphs = {one.SignatureKey().decode(): one.SubgraphIndex() for one in definitions}
+
+    def run(self, signature: str, feeds: _Feeds) -> dict[str, tuple[str, bool, np.ndarray]]:
+        """Key → (name to show, whether it is a hidden state, float values), in graph order."""
+        index = self._subgraphs[signature]
+        self._interpreter.get_signature_runner(signature)(**feeds)
+        details = {one["index"]: one for one in self._interpreter.get_tensor_details(subgraph_index=index)}
+        return {
+            key: (name, state, self._value(details[tensor], index))
+            for key, name, state, tensor in self._taps(self._model.Subgraphs(index))
+        }
+
+    def _value(self, detail: dict[str, Any], subgraph: int) -> np.ndarray:
+        """The tensor as float32; one that stays int8 between the operators is dequantized."""
+        value = self._interpreter.get_tensor(detail["index"], subgraph)
+        scale, zero = detail["quantization"]
+        if value.dtype.kind == "i" and scale:
+            return ((value.astype(np.float32) - zero) * scale).astype(np.float32)
+        return np.asarray(value)
+
+    def _taps(self, graph: Any) -> Iterator[tuple[str, str, bool, int]]:
+        """Key, name, state, tensor. A normalisation is many operators: the last one's output is the state."""
+        seen: Counter[str] = Counter()
+        ops = [graph.Operators(i) for i in range(graph.OperatorsLength())]
+        names = [self._name(graph, op.Outputs(0)) for op in ops]
+        modules = [*map(_module, names), ""]
+        for place, (op, name) in enumerate(zip(ops, names, strict=True)):
+            key = f"{name} {seen[name]}"
+            seen[name] += 1
+            state = "LayerNorm" in modules[place] and modules[place] != modules[place + 1]
+            if state or op is ops[-1]:
+                named = modules[place] if state else self._weight(graph, op) or modules[place]
+                yield key, named, True, op.Outputs(0)
+            elif self._code(op) in _TFLITE_TAPS:
+                yield key, self._weight(graph, op) or modules[place], False, op.Outputs(0)
+
+    def _name(self, graph: Any, tensor: int) -> str:
+        return str(graph.Tensors(tensor).Name().decode(errors="replace"))
+
+    def _code(self, op: Any) -> str:
+        code = self._model.OperatorCodes(op.OpcodeIndex())
+        return self._codes.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "")
+
+    def _weight(self, graph: Any, op: Any) -> str | None:
+        """The module of the operator's weights: its output is often named for a wider one."""
+        for tensor in (op.Inputs(i) for i in range(1, op.InputsLength())):
+            if tensor >= 0 and self._model.Buffers(graph.Tensors(tensor).Buffer()).DataLength() > 64:
+                module = _module(self._name(graph, tensor))
+                return module if "/" in module else None
+        return None
+
+
+def _module(name: str) -> str:
+    """The path of the last of the modules that a tensor is named for: "a/b;3", "a/b;a/c;1"."""
+    return [part for part in name.split(";") if part and not part.isdigit()][-1] if name.strip(";") else name
