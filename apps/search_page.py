@@ -13,13 +13,18 @@ from device_bench.figures import NONE, number, percent, text
 from runtimes.files import write_atomic
 
 WIDE, NARROW = (1140, 470), (362, 400)
+# Reasons are sentences: they wrap, and on a phone they take the whole line.
+_STYLE = (
+    "td.why{white-space:normal!important;min-width:300px;text-align:left;overflow-wrap:anywhere}"
+    "@media (max-width:760px){td.why{min-width:0;grid-column:1/-1}}"
+)
 _Row = dict[str, Any]
 
 
 def search_page(result: dict[str, Any], out: Path, title: str) -> Path:
     """Writes the page of what `apps.search.search` returns to `out`, atomically. Loads nothing."""
     folder = Path(device_bench.__file__).parent
-    style, script = (folder / "page.css").read_text("utf-8"), (folder / "page.js").read_text("utf-8")
+    style, script = (folder / "page.css").read_text("utf-8") + _STYLE, (folder / "page.js").read_text("utf-8")
     done = [row for row in result["trials"] if row["why"] is None]
     body = _verdict(result) + _drawing(result, done) + _table(result) + _foot(result)
     page = Template((folder / "page.html").read_text("utf-8")).substitute(
@@ -163,14 +168,13 @@ def _point(row: _Row, on_front: bool, picked: bool) -> plot.Point:
 
 _COLUMNS = [
     ("Trial", "low", "words"), ("p50, ms", "low", ""), ("Speed", "high", ""), ("Size, MB", "low", ""),
-    ("Accuracy", "high", ""), ("Trained and measured, s", "low", ""), ("Budget", "low", "words"),
+    ("Accuracy", "high", ""), ("Seconds", "low", ""), ("Budget", "low", "words why"),
 ]  # fmt: skip
 
 
 def _table(result: dict[str, Any]) -> str:
     heads = "".join(
-        f'<th scope="col" data-best="{best}"{f" class={kind}" if kind else ""}>'
-        f'<button type="button">{name}</button></th>'
+        f'<th scope="col" data-best="{best}"{_class(kind)}><button type="button">{name}</button></th>'
         for name, best, kind in _COLUMNS
     )
     options = "".join(f'<option value="{n}">{name}</option>' for n, (name, *_) in enumerate(_COLUMNS))
@@ -204,10 +208,14 @@ def _line(row: _Row, result: dict[str, Any]) -> str:
     ]
     columns = "".join(
         f'<td data-label="{head}" data-value="{"" if value is None else text(value)}"'
-        f"{f' class={kind}' if kind else ''}>{cell}</td>"
+        f"{_class(kind)}>{cell}</td>"
         for (head, _, kind), (value, cell) in zip(_COLUMNS, cells, strict=True)
     )
     return f'<tr data-key="t{row["number"]}">{columns}</tr>'
+
+
+def _class(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""
 
 
 def _interval(pair: Sequence[float]) -> str:
@@ -233,6 +241,7 @@ def _foot(result: dict[str, Any]) -> str:
         "Latency": "batch 1, one thread, tokenization included, each trial interleaved with the original's "
         "fp32; p50 is the original's median over all those runs, divided by the trial's own speed",
         "Speed": "ratio of medians by whole rounds, 95% bootstrap interval",
+        "Seconds": "making, training where there is any, and measuring",
         "Accuracy": "validation rows, all of them; the test rows are asked once, for the pick",
         "Pareto": "no other trial is as good in accuracy, latency and size, and better in one",
     }

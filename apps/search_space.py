@@ -108,7 +108,8 @@ def suggest(trial: "optuna.Trial", space: Space) -> tuple[dict[str, Any], str]:
 
 def said(shape: dict[str, Any]) -> str:
     """A shape in words: "12,300 tokens, 3 layers"."""
-    units = {"layers": "{} layers", "hidden_size": "hidden {}", "intermediate_size": "feed-forward {}"}
+    layers = "{} layer" if shape.get("layers") == 1 else "{} layers"
+    units = {"layers": layers, "hidden_size": "hidden {}", "intermediate_size": "feed-forward {}"}
     parts = [units[key].format(shape[key]) for key in units if shape.get(key) is not None]
     if shape.get("keep") is not None:
         parts.insert(0, f"pruned to {shape['keep']:.2f}")
