@@ -76,7 +76,7 @@ def search(path: Path, data: str, out: Path, config: SearchConfig) -> dict[str, 
     work = out.with_name(out.name.removesuffix(".bundle") + ".search")
     with _alone(work):
         job = _prepare(path, data, work, config)
-        rungs = ladder(job.space, job.original.reference)
+        rungs = ladder(job.space, job.original.reference, config.trials)
         explore(
             job.study,
             rungs,

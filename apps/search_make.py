@@ -7,9 +7,10 @@ from typing import Any
 from apps.exporting import lengths_of
 from apps.flow import digest
 from apps.shrink import ShrinkConfig, shrink_steps
+from compress.calibrate import Calibration
 from export.gate import Budget
 from export.pack import pack
-from export.variant import KNOWN, Variant
+from export.variant import CALIBRATED, KNOWN, Variant
 from export.variants import export_variant, open_variant
 from runtimes.errors import EdgewiseError
 from trainers.checkpoint import Checkpoint, open_checkpoint
@@ -62,8 +63,10 @@ def exported(shop: Workshop, checkpoint: Checkpoint, name: str) -> Variant:
     place = shop.folder / "graphs" / f"{checkpoint.digest[:12]}-{name}"
     if place.exists():
         return open_variant(name, place)
+    train = shop.dataset.splits["train"]
+    rows = Calibration(train.texts, train.labels) if name in CALIBRATED else None
     try:
-        return export_variant(name, checkpoint.path, parent, lengths_of(checkpoint), place)
+        return export_variant(name, checkpoint.path, parent, lengths_of(checkpoint), place, rows)
     except EdgewiseError as error:
         raise MakeError(str(error)) from error
 

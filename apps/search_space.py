@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress.vocabulary import smallest_vocabulary
+from export.variant import DEFAULT, KNOWN
 from trainers.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -57,12 +58,13 @@ def _tokens(checkpoint: Checkpoint) -> tuple[int, int] | None:
     return (fewest, most) if fewest < most else None
 
 
-def ladder(space: Space, reference: str) -> list[dict[str, Any]]:
-    """The first trials, as parameters, cheap ones first: quantization alone, fewer tokens, then those that
-    train. Where no variant is named the best one so far is taken."""
+def ladder(space: Space, reference: str, trials: int) -> list[dict[str, Any]]:
+    """The first trials, as parameters, cheap ones first: quantization alone (at most half of all `trials`),
+    fewer tokens, then those that train. Where no variant is named the best one so far is taken."""
     plain = {"trim": False, "shape": "whole"} if space.tokens else {"shape": "whole"}
-    others = [name for name in space.variants if not name.endswith("fp32")]
-    rungs = [{**plain, "variant": name} for name in [reference, *others]]
+    others = [name for name in space.variants if KNOWN[name][1] not in ("fp32", "fp16")]
+    others.sort(key=lambda name: name not in DEFAULT)
+    rungs = [{**plain, "variant": name} for name in [reference, *others[: max(1, trials // 2 - 1)]]]
     trim: dict[str, Any] = {}
     if space.tokens:
         large, small = (_between(space.tokens, share) for share in (2 / 3, 1 / 3))

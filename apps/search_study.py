@@ -105,10 +105,9 @@ def explore(
     """
     repeated = 0
     while len(finished(study)) < trials and repeated < 3:
-        rung = _next_rung(study, len(rungs))
+        rung = _next_rung(study, rungs)
         if rung is not None:
-            params = {"variant": best_variant(), **rungs[rung]}
-            study.enqueue_trial(params, user_attrs={"rung": rung})
+            study.enqueue_trial({"variant": best_variant(), **rung}, user_attrs={"rung": rung})
         before = len(finished(study))
         study.sampler = sampler(study, seed + repeated)
         with quiet():
@@ -116,12 +115,12 @@ def explore(
         repeated = repeated + 1 if len(finished(study)) == before else 0
 
 
-def _next_rung(study: Any, count: int) -> int | None:
+def _next_rung(study: Any, rungs: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The first rung that nobody took, or whose process died."""
-    taken = {one.user_attrs.get("rung") for one in study.get_trials(deepcopy=False)}
+    taken = [one.user_attrs.get("rung") for one in study.get_trials(deepcopy=False)]
     died = [one.user_attrs.get("rung") for one in killed(study)]
-    told = {one.user_attrs.get("rung") for one in finished(study)}
-    for rung in range(count):
+    told = [one.user_attrs.get("rung") for one in finished(study)]
+    for rung in rungs:
         if rung not in taken or (rung in died and rung not in told and died.count(rung) < _KILLS):
             return rung
     return None

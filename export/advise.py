@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from export.variant import KNOWN, Variant
+from export.variant import CALIBRATED, KNOWN, Variant
 from export.variants import export_variant, open_variant
 from runtimes.bundle import Bundle, seal
 from runtimes.errors import EdgewiseError
 from trainers.files import write_json
 
-# By engine, from what takes most away to what takes least.
+# By engine, from what takes most away to what takes least. Calibrated ones need rows that a bundle lacks.
 NEIGHBOURS = {
     "onnx": ("onnx-int4", "onnx-int8", "onnx-wi8", "onnx-fp16", "onnx-fp32"),
     "litert": (
@@ -38,7 +38,7 @@ def nearest_passing(
     behind = order[order.index(name) + 1 :] if name in order else order
     with TemporaryDirectory(prefix="edgewise-") as folder:
         source = _as_folder(bundle, parent, Path(folder) / "parent")
-        for other in (one for one in behind if one in KNOWN):
+        for other in (one for one in behind if one in KNOWN and one not in CALIBRATED):
             if time.monotonic() > until:
                 return f"; none of {', '.join(tried)} passes either (the time for further tries was up)"
             tried.append(other)

@@ -241,12 +241,12 @@ def test_what_is_missed_is_told():
 
 def test_the_ladder_starts_with_what_does_not_train():
     space = Space(("onnx-fp32", "onnx-int8", "tflite-fp32"), (1000, 30_000), 6, 12, 32, 1536)
-    rungs = ladder(space, "onnx-fp32")
+    rungs = ladder(space, "onnx-fp32", 24)
     trains = [rung["shape"] != "whole" for rung in rungs]
     assert trains == sorted(trains) and any(trains)
     assert rungs[0] == {"trim": False, "shape": "whole", "variant": "onnx-fp32"}
     assert [rung.get("variant") for rung in rungs[:2]] == ["onnx-fp32", "onnx-int8"]
-    bare = ladder(Space(("onnx-int8",)), "onnx-fp32")
+    bare = ladder(Space(("onnx-int8",)), "onnx-fp32", 4)
     assert bare == [{"shape": "whole", "variant": name} for name in ("onnx-fp32", "onnx-int8")]
 
 
