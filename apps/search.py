@@ -108,8 +108,8 @@ def check_search(config: SearchConfig) -> None:
 @contextmanager
 def _alone(work: Path) -> Iterator[None]:
     """One search a folder at a time on one machine."""
-    if work.exists() and not work.is_dir():
-        raise InputError(f"{work}: exists and is no folder; the search keeps its work there")
+    if work.exists() and not (work.is_dir() and _ours(work)):
+        raise InputError(f"{work}: exists, and a search keeps its work there; choose another --out")
     work.mkdir(parents=True, exist_ok=True)
     with (work / ".lock").open("w") as lock:
         try:
@@ -119,6 +119,11 @@ def _alone(work: Path) -> Iterator[None]:
                 f"{work}: another search runs there; wait for it or choose another --out"
             ) from None
         yield
+
+
+def _ours(work: Path) -> bool:
+    names = {path.name for path in work.iterdir()}
+    return not names or bool(names & {".lock", "study.db"})
 
 
 def _prepare(path: Path, data: str, work: Path, config: SearchConfig) -> _Job:
@@ -148,15 +153,27 @@ def _original(shop: Workshop, study: Any, variants: tuple[str, ...]) -> Original
     rows = shop.dataset.splits["validation"]
     say("search: the checkpoint as it is")
     right = predict(shop.teacher, rows.texts).argmax(axis=1) == rows.labels
-    engines = {KNOWN[name][0] for name in variants}
-    plain = [name for name in KNOWN if KNOWN[name][1] == "fp32" and KNOWN[name][0] in engines]
-    made = {name: (bundled(shop, shop.teacher, name), name) for name in plain or ["onnx-fp32"]}
+    made = _plain(shop, {KNOWN[name][0] for name in variants})
     timed = measure(made, rows.texts, "local")
     best = min(made, key=lambda name: timed[name]["p50_ms"])
     size = _size(made[best][0], best)
     found = Original(float(right.mean()), len(rows), best, timed[best]["p50_ms"], size)
     study.set_user_attr("original", asdict(found))
     return found
+
+
+def _plain(shop: Workshop, engines: set[str]) -> dict[str, tuple[Path, str]]:
+    """The original's fp32 variants that can be made for these engines: one that cannot is told, not fatal."""
+    made, last = {}, None
+    for name in (name for name in KNOWN if KNOWN[name][1] == "fp32" and KNOWN[name][0] in engines):
+        try:
+            made[name] = (bundled(shop, shop.teacher, name), name)
+        except EdgewiseError as error:
+            say(f"search: no {name}: {error}")
+            last = error
+    if not made:
+        raise last or InputError("search: no fp32 variant to compare with")
+    return made
 
 
 def _size(bundle: Path, variant: str) -> int:
@@ -191,7 +208,9 @@ def _attempt(job: _Job, trial: Any) -> tuple[float, float, float]:
         why = " ".join(str(error).split()) or type(error).__name__
         _note(trial, {"why": why, "unmakeable": isinstance(error, MakeError)})
         say(f"{head}: {why}")
-        raise error if isinstance(error, EdgewiseError) else InputError(why) from error
+        if isinstance(error, EdgewiseError):
+            raise
+        raise InputError(why) from error
     found["seconds"] = time.monotonic() - started
     _note(trial, found)
     one = _read(job.original.p50_ms, trial.number, trial.user_attrs)

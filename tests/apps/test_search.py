@@ -156,6 +156,15 @@ def test_a_study_that_is_no_study(place, tiny_checkpoint, tmp_path):
         search(tiny_checkpoint.path, str(place / "data"), tmp_path / "d.bundle", CONFIG)
 
 
+def test_a_folder_of_others_is_left_alone(tmp_path):
+    (tmp_path / "e.search").mkdir()
+    (tmp_path / "e.search" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="choose another --out"):
+        search(tmp_path, "rows.csv", tmp_path / "e.bundle", CONFIG)
+    with pytest.raises(InputError, match=r"cut that down to a \.zip"):
+        search(tmp_path, "rows.csv", tmp_path / "e.zip", CONFIG)
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
