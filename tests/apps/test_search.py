@@ -133,6 +133,23 @@ def test_slower_than_fp32_is_never_picked(found, place, tiny_checkpoint, tmp_pat
 
 
 @pytest.mark.slow
+def test_machines_share_one_study(found, place, tiny_checkpoint, tmp_path):
+    """Two folders, as on two machines: the second goes on where the first stopped, with its own files."""
+    config = replace(CONFIG, storage=f"sqlite:///{tmp_path / 'shared.db'}")
+    results = []
+    for machine, trials in (("one", 1), ("two", 2)):
+        work = tmp_path / machine / "b.search"
+        shutil.copytree(place / "a.search", work, ignore=shutil.ignore_patterns("study.db"))
+        out = tmp_path / machine / "b.bundle"
+        result = search(tiny_checkpoint.path, str(place / "data"), out, replace(config, trials=trials))
+        results.append(result)
+        assert not (work / "study.db").exists() and out.is_dir()
+    one, two = (result["trials"] for result in results)
+    assert [row["number"] for row in two] == [0, 1] and two[0]["speed"] == one[0]["speed"]
+    assert "/one/" in two[0]["bundle"] and "/two/" in two[1]["bundle"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("storage", "said"),
     [
@@ -264,13 +281,47 @@ def test_shapes_in_words():
     assert said({"vocabulary": 9000, "layers": 2, "hidden_size": 96}) == "9,000 tokens, 2 layers, hidden 96"
 
 
+def result_of(tried, chosen):
+    row = {"budget": {"max_drop": 0.01, "latency_ms": 3.0, "size_mb": None}, "original": ORIGINAL.__dict__}
+    trials = [{**t.__dict__, "name": t.name, "misses": {} if t.figures else None} for t in tried]
+    return {**row, "pick": chosen, "pareto": [0], "test": None, "trials": trials}
+
+
 def test_the_page_escapes_and_tells_failures(tmp_path):
     tried = [one(0), Tried(1, {}, "onnx-int8", why="<script>alert(1)</script> & more")]
-    result = {
-        "pick": 0, "budget": {"max_drop": 0.01, "latency_ms": 3.0, "size_mb": None}, "pareto": [0],
-        "test": None, "original": ORIGINAL.__dict__,
-        "trials": [{**t.__dict__, "name": t.name, "misses": {} if t.figures else None} for t in tried],
-    }  # fmt: skip
-    page = search_page(result, tmp_path / "p.html", "a & b").read_text()
+    page = search_page(result_of(tried, 0), tmp_path / "p.html", "a & b").read_text()
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page and "a &amp; b" in page
     assert page.count("<tr data-key") == 2 and "Content-Security-Policy" in page
+    nothing = search_page(result_of(tried[1:], None), tmp_path / "p.html", "x").read_text()
+    assert "No trial keeps the budget" in nothing and "<svg" not in nothing
+
+
+@pytest.mark.browser
+def test_the_page_in_a_browser(tmp_path):
+    """Nothing runs over the edge, long reasons wrap, the table sorts, the page's own policy holds."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    shape = {"vocabulary": 9000, "layers": 2, "hidden_size": 96, "intermediate_size": 384}
+    tried = [one(0, variant="tflite-dynamic_wi8_afp32", **shape), one(1, accuracy=0.95, p50=2.0)]
+    tried.append(Tried(2, {}, "onnx-int4", why="a long reason, " * 30))
+    out = search_page(result_of(tried, 0), tmp_path / "p.html", "a rather long title of a search in full")
+    errors: list[str] = []
+    with sync_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        for width in (320, 390, 768, 1280):
+            page.set_viewport_size({"width": width, "height": 844})
+            page.goto(out.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            reason = page.locator("td.why").last.bounding_box()
+            assert width == 768 or reason["x"] + reason["width"] <= width, (
+                "at 768 the table scrolls in its card"
+            )
+        page.get_by_role("button", name="Accuracy").click()
+        assert page.locator("tbody tr .name").first.inner_text().startswith("1:")
+        browser.close()
+    assert errors == []
