@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from apps.search_measure import measure
 from apps.search_pick import Original, Targets, Tried, misses, nearest, pareto, pick, told_miss, worst_miss
 from apps.search_space import Space, ladder, said, space_of, suggest
 from apps.search_study import bury_running, explore, finished, open_study
-from export.gate import Budget
 from export.variant import KNOWN
 from runtimes.errors import BudgetError, DeviceError, EdgewiseError, InputError
 from runtimes.files import require_replaceable, write_atomic
@@ -77,14 +77,8 @@ def search(path: Path, data: str, out: Path, config: SearchConfig) -> dict[str, 
     with _alone(work):
         job = _prepare(path, data, work, config)
         rungs = ladder(job.space, job.original.reference, config.trials)
-        explore(
-            job.study,
-            rungs,
-            config.trials,
-            lambda: _best_variant(job),
-            lambda t: _attempt(job, t),
-            config.seed,
-        )
+        best, attempt = partial(_best_variant, job), partial(_attempt, job)
+        explore(job.study, rungs, config.trials, best, attempt, config.seed)
         return _conclude(job, out, work)
 
 
@@ -131,7 +125,7 @@ def _prepare(path: Path, data: str, work: Path, config: SearchConfig) -> _Job:
     dataset = relabel(dataset_from(data), teacher.labels)
     check_splits(dataset)
     training = {key: getattr(config, key) for key in ("importance", "unlabelled", "epochs", "seed")}
-    shop = Workshop(work, teacher, dataset, training, Budget(max_drop=config.max_drop))
+    shop = Workshop(work, teacher, dataset, training)
     url = config.storage or f"sqlite:///{(work / 'study.db').resolve()}"
     variants = config.variants or tuple(KNOWN)
     # Not the budget: another one is a question to the same trials.
@@ -345,7 +339,8 @@ def _on_test(job: _Job, chosen: Tried, out: Path) -> dict[str, Any]:
 
     rows = job.shop.dataset.splits["test"]
     say(f"search: trial {chosen.number} ({chosen.name}) on the test rows")
-    packed(job.shop, shaped(job.shop, chosen.shape), chosen.variant, rows, out)
+    made = shaped(job.shop, chosen.shape)
+    packed(job.shop, made, chosen.variant, rows, out, job.config.max_drop)
     parity = json.loads((out / "parity.json").read_bytes())["variants"][chosen.variant]["sample"]
     theirs = float((predict(job.shop.teacher, rows.texts).argmax(axis=1) == rows.labels).mean())
     mine = parity["metric"]["variant"]

@@ -25,7 +25,6 @@ class Workshop:
     teacher: Checkpoint
     dataset: Dataset
     training: dict[str, Any]
-    budget: Budget
 
 
 class MakeError(EdgewiseError):
@@ -76,14 +75,17 @@ def bundled(shop: Workshop, checkpoint: Checkpoint, name: str) -> Path:
     place = shop.folder / "bundles" / f"{checkpoint.digest[:12]}-{name}.bundle"
     if not place.exists():
         rows = shop.dataset.splits["validation"]
-        packed(shop, checkpoint, name, rows, place)
+        # What is lost against the original is for the search to judge, whatever its budget.
+        packed(shop, checkpoint, name, rows, place, max_drop=1.0)
     return place
 
 
-def packed(shop: Workshop, checkpoint: Checkpoint, name: str, rows: Split, out: Path) -> None:
-    """Pack and gate one variant on all of `rows`. Raises GateError, MakeError."""
+def packed(
+    shop: Workshop, checkpoint: Checkpoint, name: str, rows: Split, out: Path, max_drop: float
+) -> None:
+    """Pack and gate one variant on all of `rows`, against `checkpoint`. Raises GateError, MakeError."""
     seen = replace(shop.dataset, splits={"test": rows})
-    budget = replace(shop.budget, samples=len(rows))
+    budget = Budget(max_drop=max_drop, samples=len(rows))
     title = out.name.removesuffix(".bundle")
     # No advice: the search tries the neighbours of a variant that fails itself.
     pack(checkpoint, [exported(shop, checkpoint, name)], seen, out, title, budget, advise=False)
