@@ -43,7 +43,9 @@ def spoil_tflite(data: bytes, words: tuple[str, ...]) -> bytes:
     graph = model.Subgraphs(0)
     tensors = [graph.Tensors(index) for index in range(graph.TensorsLength())]
     int8 = [one for one in tensors if one.Type() == schema.TensorType.INT8]
-    named = [one for one in int8 if all(word in one.Name().decode() for word in words)]
+    # The last of the modules that a tensor is named for is its own.
+    own = [one.Name().decode().rstrip(";0123456789").split(";")[-1] for one in int8]
+    named = [one for one, name in zip(int8, own, strict=True) if all(word in name for word in words)]
     buffers = {one.Buffer(): model.Buffers(one.Buffer()).DataAsNumpy() for one in named}
     (weight,) = [buffer for buffer in buffers.values() if buffer.size > 64]
     weight[:] = weight[::-1].copy()
