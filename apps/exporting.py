@@ -6,6 +6,7 @@ from typing import Any
 
 from apps.rows import dataset_from, test_rows
 from compress.calibrate import Calibration
+from export.advise import Makings
 from export.gate import Budget
 from export.pack import pack
 from export.variant import CALIBRATED, DEFAULT, KNOWN, Variant
@@ -45,7 +46,9 @@ def export_checkpoint(
             out_of = Path(folder) / name
             made[name] = export_variant(name, checkpoint.path, parent, lengths, out_of, calibration)
         name = out.name.removesuffix(".bundle")
-        packed = pack(checkpoint, [made[one] for one in names], dataset, out, name, Budget(max_drop=max_drop))
+        makings = Makings(list(made.values()), calibration=calibration)
+        chosen, budget = [made[one] for one in names], Budget(max_drop=max_drop)
+        packed = pack(checkpoint, chosen, dataset, out, name, budget, makings)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     return {"bundle": str(packed.path), "bytes": size, "parity": packed.parity}
 

@@ -140,7 +140,7 @@ def build(recipe: Recipe, runs: Path, until: str | None = None) -> dict[str, Pat
     Raises whatever a step raises; what was finished before stays and is reused by the next build.
     """
     steps = plan(recipe, runs, until)
-    _quiet()
+    quiet()
     if int(os.environ.get("RANK", "0")):
         _follow(steps)
     else:
@@ -178,7 +178,7 @@ def _follow(steps: list[Step]) -> None:
             time.sleep(0.2)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Libraries that report on builds of theirs that nobody asked for."""
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)

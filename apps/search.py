@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from apps.flow import digest, say
+from apps.flow import digest, quiet, say
 from apps.rows import dataset_from
 from apps.search_make import MakeError, Workshop, bundled, packed, shaped
 from apps.search_measure import measure
@@ -73,6 +73,7 @@ def search(path: Path, data: str, out: Path, config: SearchConfig) -> dict[str, 
     if out.suffix == ".zip":
         raise InputError(f"{out}: a search writes a folder; cut that down to a .zip with `edgewise export`")
     require_replaceable(out)
+    quiet()
     work = out.with_name(out.name.removesuffix(".bundle") + ".search")
     with _alone(work):
         job = _prepare(path, data, work, config)

@@ -8,6 +8,7 @@ from apps.exporting import lengths_of
 from apps.flow import digest
 from apps.shrink import ShrinkConfig, shrink_steps
 from compress.calibrate import Calibration
+from export.advise import Makings
 from export.gate import Budget
 from export.pack import pack
 from export.variant import CALIBRATED, KNOWN, Variant
@@ -88,4 +89,6 @@ def packed(
     budget = Budget(max_drop=max_drop, samples=len(rows))
     title = out.name.removesuffix(".bundle")
     # No advice: the search tries the neighbours of a variant that fails itself.
-    pack(checkpoint, [exported(shop, checkpoint, name)], seen, out, title, budget, advise=False)
+    parent = KNOWN[name][2]
+    makings = Makings([exported(shop, checkpoint, parent)] if parent else [], advise=False)
+    pack(checkpoint, [exported(shop, checkpoint, name)], seen, out, title, budget, makings)

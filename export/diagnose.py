@@ -8,32 +8,32 @@ reference kernels: with the delegate no tensor between inputs and outputs can be
 
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compress.child import in_child
+from export.advise import parent_graph
 from export.diagnose_graphs import errors_by_tensor
+from export.variant import Variant
 from runtimes.bundle import Bundle
-from runtimes.errors import EdgewiseError
+from runtimes.errors import EdgewiseError, InputError
 
-PARENTS = {"onnx": "onnx-fp32", "litert": "tflite-fp32"}
 _INPUTS = 8
 _LAYER = re.compile(r"(?:[Ll]ayer|Block)[._](\d+)")
 # What the ONNX converter adds to a module's path.
 _OPERATION = re.compile(r"/[A-Z]\w*_output_\d+$")
 
 
-def guilty_layer(bundle: Bundle, name: str) -> str:
-    """ ", ..." for the gate's message: where the relative error grows most, or why that is not known."""
-    parent = PARENTS[bundle.variants[name]["engine"]]
-    if name == parent:
-        return ", layer not located (an fp32 graph has none to be compared with)"
-    if parent not in bundle.variants:
-        return f", layer not located (the bundle has no {parent} to be compared with)"
+def guilty_layer(bundle: Bundle, name: str, parents: Sequence[Variant] = ()) -> str:
+    """ ", ..." for the gate's message: where the relative error grows most, or why that is not known.
+
+    `parents`: fp32 graphs that the bundle does not hold itself.
+    """
     try:
-        errors = tensor_errors(bundle, name)
+        errors = tensor_errors(bundle, name, parents)
     except (EdgewiseError, ImportError) as error:  # the gate's own verdict must be heard
         return f", layer not located ({error})"
     fault = fault_of(errors)
@@ -48,19 +48,20 @@ def layer_errors(bundle: Bundle, name: str) -> dict[str, float]:
     return {row["place"]: row["error"] for row in tensor_errors(bundle, name) if row["state"]}
 
 
-def tensor_errors(bundle: Bundle, name: str) -> list[dict[str, Any]]:
+def tensor_errors(bundle: Bundle, name: str, parents: Sequence[Variant] = ()) -> list[dict[str, Any]]:
     """Tensors that the variant shares with its fp32 graph, in graph order.
 
     Each with `tensor` (its module's path), `place` ("layer 3 (attention)"), `state` (a normalised hidden
     state, or the logits) and `error`: L2 norm of the difference over that of the fp32 tensor, padding left
-    out, over a few golden inputs. Raises InputError where the graphs cannot be run.
+    out, over a few golden inputs. Raises InputError where there is no fp32 graph or a graph cannot be run.
     """
-    about = bundle.variants[name]
+    about, parent = bundle.variants[name], parent_graph(bundle, name, parents)
+    if parent is None:
+        raise InputError(f"no fp32 graph to compare {name} with is at hand")
     with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
-        paths = {}
-        for role, variant in (("want", PARENTS[about["engine"]]), ("got", name)):
-            paths[role] = Path(folder) / role
-            paths[role].write_bytes(bundle.read(bundle.variants[variant]["file"]))
+        paths = {role: Path(folder) / role for role in ("want", "got")}
+        paths["want"].write_bytes(parent[1])
+        paths["got"].write_bytes(bundle.read(about["file"]))
         golden, inputs = bundle.golden(), Path(folder) / "inputs.npz"
         rows = np.unique(np.linspace(0, len(golden["texts"]) - 1, _INPUTS).astype(int))
         np.savez(inputs, **{key: golden[key][rows] for key in ("input_ids", "attention_mask")})

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from export.advise import nearest_passing
+from export.advise import Makings, nearest_passing
 from export.diagnose import guilty_layer
 from export.variant import KNOWN
 from runtimes.bundle import Bundle, open_bundle
@@ -51,19 +51,22 @@ class Sample:
     logits: np.ndarray
 
 
-def gate(bundle: Path, budget: Budget, sample: Sample | None = None, advise: bool = True) -> dict[str, Any]:
+def gate(
+    bundle: Path, budget: Budget, sample: Sample | None = None, makings: Makings | None = None
+) -> dict[str, Any]:
     """Compare every variant of a bundle with its checkpoint; return what `parity.json` holds.
 
     The golden inputs are answered always, the sample of the test split where one is given.
-    Raises GateError that names the variant, the figure, the layer and tensor that look guilty, and, with
-    `advise`, the nearest variant that was made and passes.
+    Raises GateError that names the variant, the figure, the layer and tensor that look guilty, and the
+    nearest variant that was made and passes; `makings` helps with both.
     """
     opened = open_bundle(bundle)
     golden = opened.golden()
     return {
         "budget": asdict(budget),
         "variants": {
-            name: _gate_variant(opened, name, budget, golden, sample, advise) for name in opened.variants
+            name: _gate_variant(opened, name, budget, golden, sample, makings or Makings())
+            for name in opened.variants
         },
     }
 
@@ -85,7 +88,7 @@ def _gate_variant(
     budget: Budget,
     golden: dict[str, np.ndarray],
     sample: Sample | None,
-    advise: bool,
+    makings: Makings,
 ) -> dict[str, Any]:
     print(f"gate: {name}", file=sys.stderr, flush=True)
     try:
@@ -104,10 +107,11 @@ def _gate_variant(
         figures = _figures(load(path, variant=other), golden, sample)
         return not _faults(figures, budget, exact=KNOWN[other][1] == "fp32")
 
-    advice = nearest_passing(bundle, name, passes) if advise else ""
+    layer = guilty_layer(bundle, name, makings.parents)
+    advice = nearest_passing(bundle, name, makings, passes)
     raise GateError(
         f"{bundle.name}: variant {name} is not the same model: {'; '.join(faults)}"
-        f"{guilty_layer(bundle, name)}{advice}; loosen [budget] knowingly or leave the variant out"
+        f"{layer}{advice}; loosen [budget] knowingly or leave the variant out"
     )
 
 

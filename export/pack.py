@@ -6,12 +6,13 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from export.advise import Makings
 from export.card import card
 from export.gate import Budget, Sample, gate
 from export.variant import Variant
@@ -44,9 +45,9 @@ def pack(
     out: Path,
     name: str,
     budget: Budget,
-    advise: bool = True,
+    makings: Makings | None = None,
 ) -> Packed:
-    """Write the bundle folder `out` if every variant passes the gate; `advise` as in `gate`.
+    """Write the bundle folder `out` if every variant passes the gate; `makings` as in `gate`.
 
     Raises GateError (nothing is written), InputError for no variants or an empty test split.
     """
@@ -66,7 +67,7 @@ def pack(
             files.append(variant.file)
         manifest = _manifest(name, checkpoint, variants)
         seal(folder, manifest, [*files, "golden.npz"])
-        parity = gate(folder, budget, sample, advise)
+        parity = gate(folder, budget, sample, replace(makings or Makings(), checkpoint=checkpoint.path))
         write_json(folder / "parity.json", parity)
         (folder / "README.md").write_text(card(manifest, parity), encoding="utf-8")
         seal(folder, manifest, [*files, "golden.npz", "parity.json", "README.md"])

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from export.advise import nearest_passing
+from export.advise import Makings, nearest_passing
 from export.diagnose import fault_of, guilty_layer, layer_errors
 from export.gate import Budget, gate
 from export.pack import slim
@@ -114,20 +114,29 @@ def test_advice_is_made_and_checked(tiny_bundle):
         assert load(path, variant=name, threads=1)("wheat corn harvest").label == "grain"
         return name == "onnx-fp32"
 
-    said = nearest_passing(bundle, "onnx-int8", passes)
+    said = nearest_passing(bundle, "onnx-int8", Makings(), passes)
     assert asked[-1] == "onnx-fp32" and "the nearest that passes is onnx-fp32 (0." in said
-    said = nearest_passing(bundle, "tflite-dynamic_wi8_afp32", lambda path, name: False)
+    said = nearest_passing(bundle, "tflite-dynamic_wi8_afp32", Makings(), lambda path, name: False)
     assert said.startswith("; none of ") and said.endswith("tflite-fp32 passes either")
-    assert nearest_passing(bundle, "onnx-fp32", passes) == ""
-    assert nearest_passing(bundle, "onnx-int8", passes, seconds=-1).endswith(
-        "(the time for further tries was up)"
-    )
+    assert nearest_passing(bundle, "onnx-fp32", Makings(), passes) == ""
+    assert nearest_passing(bundle, "onnx-int8", Makings(advise=False), passes) == ""
+    late = nearest_passing(bundle, "onnx-int8", Makings(), passes, seconds=-1)
+    assert late == "; no other variant was tried (the time for further tries was up)"
 
 
 def test_without_an_fp32_graph_nothing_is_located(tiny_bundle, tmp_path):
     bundle = open_bundle(slim(tiny_bundle, ["onnx-int8"], tmp_path / "x.bundle"))
-    assert "the bundle has no onnx-fp32" in guilty_layer(bundle, "onnx-int8")
-    assert nearest_passing(bundle, "onnx-int8", lambda path, name: True) == ""
+    assert "no fp32 graph to compare onnx-int8 with is at hand" in guilty_layer(bundle, "onnx-int8")
+    assert nearest_passing(bundle, "onnx-int8", Makings(), lambda path, name: True) == ""
+
+
+@pytest.mark.slow
+def test_an_fp32_graph_beside_the_bundle_serves_too(tiny_bundle, tiny_variants, tmp_path):
+    bundle = open_bundle(slim(tiny_bundle, ["onnx-int8"], tmp_path / "x.bundle"))
+    parents = [tiny_variants["onnx-fp32"]]
+    assert "grows most in" in guilty_layer(bundle, "onnx-int8", parents)
+    said = nearest_passing(bundle, "onnx-int8", Makings(parents), lambda path, name: name == "onnx-fp32")
+    assert "the nearest that passes is onnx-fp32" in said
 
 
 def test_a_graph_that_cannot_run_does_not_hide_the_verdict(tiny_bundle, tmp_path):
