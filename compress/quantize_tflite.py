@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from compress.tflite_file import compact
+
 
 def tflite_dynamic_wi8_afp32(source: str, target: str) -> None:
     """int8 weights per channel, activations quantized on the fly per token, fp32 at every border."""
@@ -45,3 +47,4 @@ def _quantize(source: str, target: str, recipe: Any, ranges: Any = None) -> None
     from ai_edge_quantizer import quantizer
 
     quantizer.Quantizer(source, recipe).quantize(ranges).export_model(target, overwrite=True)
+    compact(target)
