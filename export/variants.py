@@ -9,7 +9,7 @@ from compress.child import in_child
 from compress.quantize import onnx_dynamic_int8, tflite_dynamic_wi8_afp32
 from export.litert import to_tflite
 from export.onnx import to_onnx
-from export.variant import KNOWN, Variant
+from export.variant import KNOWN, Variant, about
 from runtimes.errors import InputError
 from runtimes.files import writing
 
@@ -34,7 +34,7 @@ def export_variant(
 
 def open_variant(name: str, folder: Path) -> Variant:
     """A variant that `export_variant` wrote."""
-    return Variant(name, folder / KNOWN[name][3], json.loads((folder / "details.json").read_bytes()))
+    return Variant(name, folder / about(name)[3], json.loads((folder / "details.json").read_bytes()))
 
 
 def _make(
