@@ -18,6 +18,7 @@ import numpy as np
 from compress.child import in_child
 from export.variant import Variant, about
 from export.variants import open_variant
+from runtimes.bundle import MAX_TOKENS as BUNDLE_TOKENS
 from runtimes.errors import EngineError, InputError
 from runtimes.files import writing
 from trainers.files import write_json
@@ -46,6 +47,7 @@ _ADVICE = {
     **dict.fromkeys((".hdf5", ".hdf"), "the old Keras format; save it as .keras and bring that"),
     **dict.fromkeys(_PICKLES, _TORCH),
 }
+Ask = Callable[[dict[str, np.ndarray]], np.ndarray]
 _OURS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -116,7 +118,7 @@ def adopt(
     return Adopted(variant, seen["max_tokens"], seen)
 
 
-def guarded(source: Path, function: Callable[..., Any], **arguments: Any) -> Any:
+def guarded(source: Path, function: Callable[..., Any], /, **arguments: Any) -> Any:
     """`in_child`, with the file named: a crash of an engine or parser is a damaged file."""
     try:
         return in_child(function, **arguments)
@@ -170,32 +172,56 @@ def by_position(mapping: dict[str, str]) -> bool:
     return len(mapping) > 1 and all(_role(name) in (None, "input_ids") for name in mapping)
 
 
-def plan_lengths(
-    batch: int | None, length: int | None, masked: bool, max_tokens: int | None, fallback: int
-) -> tuple[list[int] | None, int]:
-    """Lengths the graph is asked with (None: any, in batches), and how many tokens of a text are read.
+def plan_lengths(batch: int | None, length: int | None, masked: bool, most: int) -> list[int] | None:
+    """The lengths that the graph is asked with; None: any, and in batches.
 
     Without a mask padding is part of the question, so that each text is padded to the one length that the
     model was trained with.
     """
+    if length is not None:
+        return [length]
+    if not masked:
+        return [most]
+    return None if batch is None else [*(n for n in LENGTHS if n < most), most]
+
+
+def most_tokens(
+    ask: Ask, batch: int | None, length: int | None, max_tokens: int | None, fallback: int
+) -> int:
+    """How many tokens of a text are read. What was not asked for is halved until the graph takes it.
+
+    Raises InputError where the graph cannot read as many as were asked for, or more than one text at a time.
+    """
     if batch not in (None, 1):
         raise InputError(f"it takes batches of {batch}; export it with a free batch, or a batch of 1")
-    if length is not None and max_tokens is not None and max_tokens > length:
-        raise InputError(
-            f"--max-tokens {max_tokens}, but the graph takes {length} tokens; give {length} or less"
-        )
+    if length is not None and (max_tokens or 0) > length:
+        raise InputError(f"--max-tokens {max_tokens}, but it takes {length} tokens; give {length} or less")
     most = max_tokens or length or fallback
-    if most < MIN_TOKENS:
-        raise InputError(f"it reads {most} tokens; {MIN_TOKENS} is the least that makes sense")
-    if length is not None:
-        return [length], most
-    if not masked:
-        return [most], most
-    return (None if batch is None else [*(n for n in LENGTHS if n < most), most]), most
+    if length is None and max_tokens is None:
+        while most > 2 * MIN_TOKENS and not _takes(ask, most):
+            most //= 2
+    if not MIN_TOKENS <= most <= BUNDLE_TOKENS:
+        raise InputError(
+            f"it reads {most} tokens; a bundle's model reads from {MIN_TOKENS} to {BUNDLE_TOKENS}"
+        )
+    return most
+
+
+def _takes(ask: Ask, length: int) -> bool:
+    try:
+        ask(question(np.zeros((1, length), np.int64)))
+    except (EngineError, ValueError, RuntimeError):
+        return False
+    return True
+
+
+def question(ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Feeds of int64 (1, length) without padding."""
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
 
 
 def probe(
-    run: Callable[[dict[str, np.ndarray]], np.ndarray],
+    run: Ask,
     labels: int,
     largest_id: int,
     lengths: list[int] | None,
@@ -217,13 +243,12 @@ def probe(
     for length, token, fault in trials:
         drawn = rng.integers(0, largest_id + 1, (1, length))
         ids = drawn if token < 0 else np.full((1, length), token)
-        mask = np.ones_like(ids)
-        mask[:, max(2, int(rng.integers(2, length + 1))) :] = 0
-        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        feeds = question(ids)
+        feeds["attention_mask"][:, int(rng.integers(2, length + 1)) :] = 0
         try:
             answer = run(feeds)
         except (EngineError, ValueError, RuntimeError) as error:
-            raise InputError(f"{fault} ({str(error).splitlines()[0][:200]})") from None
+            raise InputError(f"{fault} ({str(error).splitlines()[0][:120]})") from None
         if answer.shape != (1, labels):
             raise InputError(_wrong_shape(answer.shape, labels))
         asked.append(feeds)
@@ -255,7 +280,7 @@ def are_probabilities(answers: np.ndarray, step: float = 0.0) -> bool:
     )
 
 
-def require_mask(run: Callable[[dict[str, np.ndarray]], np.ndarray], feeds: dict[str, np.ndarray]) -> None:
+def require_mask(run: Ask, feeds: dict[str, np.ndarray]) -> None:
     """Inputs were told apart by their order: what is taken for the mask must hide what it covers."""
     ids, mask = feeds["input_ids"], feeds["attention_mask"].copy()
     mask[:, ids.shape[1] // 2 :] = 0

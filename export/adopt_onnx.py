@@ -29,7 +29,6 @@ def adopt_onnx(
     names = adopt.roles(list(inputs))
     _require_rows(model.graph, names, largest_id)
     masked = "attention_mask" in names.values()
-    lengths, most = adopt.plan_lengths(batch, length, masked, max_tokens, fallback)
     try:
         theirs = engine.open(Path(source), 1, {"file": "it"})
     except EngineError as error:
@@ -39,6 +38,8 @@ def adopt_onnx(
     def ask(feeds: dict[str, np.ndarray]) -> np.ndarray:
         return theirs.run({name: feeds[ours] for name, ours in names.items()})[output].astype(np.float32)
 
+    most = adopt.most_tokens(ask, batch, length, max_tokens, fallback)
+    lengths = adopt.plan_lengths(batch, length, masked, most)
     asked, answers = adopt.probe(ask, labels, largest_id, lengths, most)
     if masked and adopt.by_position(names):
         adopt.require_mask(ask, asked[-1])

@@ -34,15 +34,19 @@ def adopt_tflite(
     entries, names = _entries(model)
     _require_rows(model, entries[0], names, largest_id)
     masked = "attention_mask" in names.values()
-    signatures, lengths, most = _lengths(entries, masked, max_tokens, fallback)
     first = entries[0]
     output = _output(model, first, labels)
     step = _step(model, first, output)
 
     def ask(feeds: dict[str, np.ndarray]) -> np.ndarray:
-        entry = next((e for e in entries if e.length in (None, feeds["input_ids"].shape[1])), first)
+        entry = _entry(entries, feeds["input_ids"].shape[1])
         return _run(theirs, model, entry, {n: feeds[o] for n, o in names.items()}, output)
 
+    longest = entries[-1].length
+    most = adopt.most_tokens(ask, 1, longest, max_tokens, fallback)
+    lengths = sorted(int(entry.length or 0) for entry in entries)
+    if longest is None:
+        lengths = adopt.plan_lengths(1, None, masked, most) or []
     asked, answers = adopt.probe(ask, labels, largest_id, lengths, most)
     if masked and adopt.by_position(names):
         adopt.require_mask(ask, asked[-1])
@@ -55,7 +59,7 @@ def adopt_tflite(
     Path(target).write_bytes(data)
     details = {
         "lengths": lengths,
-        "signatures": {str(length): signatures[length] for length in lengths},
+        "signatures": {str(length): _entry(entries, length).key for length in lengths},
         "inputs": names,
         "output": "logits",
     }
@@ -161,17 +165,8 @@ def _dtype(tensor: Any) -> Any:
     return getattr(np, names.get(tensor.type, "").lower(), None)
 
 
-def _lengths(
-    entries: list[_Entry], masked: bool, max_tokens: int | None, fallback: int
-) -> tuple[dict[int, str], list[int], int]:
-    """Length → signature; the lengths that are asked with; how many tokens of a text are read."""
-    longest = entries[-1].length
-    fixed, most = adopt.plan_lengths(1, longest, masked, max_tokens, fallback)
-    assert fixed is not None
-    if longest is None:
-        return dict.fromkeys(fixed, entries[-1].key or "serve"), fixed, most
-    found = {int(e.length or 0): e.key or "serve" for e in entries}
-    return found, sorted(found), most
+def _entry(entries: list[_Entry], length: int) -> _Entry:
+    return next((entry for entry in entries if entry.length in (None, length)), entries[-1])
 
 
 def _output(model: Any, entry: _Entry, labels: int) -> str:

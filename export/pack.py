@@ -189,7 +189,8 @@ def _golden(sample: Sample, reference: Any) -> bytes:
         if _margins(reference.logits([text]))[0] >= MARGIN:
             texts.append(text)
             labels.append(-1)
-    ids = [batch.feeds["input_ids"][0].tolist() for text in texts for batch in reference.prepare([text])]
+    asked = [batch.feeds for text in texts for batch in reference.prepare([text])]
+    ids = [feeds["input_ids"][feeds["attention_mask"] == 1].tolist() for feeds in asked]
     feeds = pad(ids, max(map(len, ids)), 0)
     buffer = io.BytesIO()
     np.savez_compressed(
