@@ -14,7 +14,7 @@ from apps.rows import test_rows
 from export.adopt import MAX_TOKENS, Adopted, adopt, kind_of
 from export.gate import Budget
 from export.original import Original
-from export.pack import pack, sample_rows
+from export.pack import EDGE_CASES, pack, sample_rows
 from export.variant import KNOWN, Variant
 from export.variants import export_variant
 from runtimes import engines
@@ -22,7 +22,7 @@ from runtimes.errors import InputError
 from runtimes.files import require_replaceable
 from runtimes.load import TASKS, task_module
 from runtimes.text import Tokenizer
-from trainers.data import Dataset, Split
+from trainers.data import Dataset, open_data
 from trainers.files import sha256_file
 from trainers.finetune import MAX_BATCH, MAX_CHARS
 from trainers.metrics import classification_report
@@ -30,6 +30,7 @@ from trainers.metrics import classification_report
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_LABELS_BYTES = 4 << 20
 MAX_LABELS = 10_000
+CALIBRATION = 200
 # A tokenizer that knows less of the words than this is not the model's.
 MAX_UNKNOWN = 0.5
 
@@ -71,7 +72,11 @@ def adopt_model(
     require_replaceable(out)
     dataset = _readable(test_rows(data, brought.labels), brought.tokenizer)
     with TemporaryDirectory(prefix="edgewise-") as folder:
-        original, variants = _from_file(brought, dataset, wanted, Path(folder))
+        if brought.kind in ("onnx", "tflite"):
+            original, variants = _from_file(brought, dataset, wanted, Path(folder))
+        else:
+            dataset, calibration = _set_aside(data, dataset, wanted or [])
+            original, variants = _from_keras(brought, dataset, calibration, wanted, Path(folder))
         name = out.name.removesuffix(".bundle")
         packed = pack(original, variants, dataset, out, name, Budget(max_drop=max_drop))
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
@@ -238,29 +243,79 @@ def _from_file(
     return original, [made[name] for name in names]
 
 
-def _adopted(brought: Brought, folder: Path) -> Adopted:
-    largest, truncation = _tokenizer_limits(brought.tokenizer)
-    return adopt(
-        brought.source, len(brought.labels), largest, folder, brought.max_tokens, truncation or MAX_TOKENS
+def _from_keras(
+    brought: Brought, dataset: Dataset, calibration: list[str], wanted: list[str] | None, folder: Path
+) -> tuple[Original, list[Variant]]:
+    """The Keras model, run by TensorFlow in a child, is the original; its conversions are the variants."""
+    from export.keras import DEFAULT, VARIANTS, convert
+
+    names = list(dict.fromkeys(wanted or DEFAULT))
+    for name in names:
+        if name not in VARIANTS:
+            raise InputError(f"variant {name!r} cannot be made of it, only {', '.join(VARIANTS)}")
+    test = dataset.splits["test"]
+    texts = [test.texts[row] for row in sample_rows(len(test.texts), Budget().samples)]
+    print(f"convert: {', '.join(names)}", file=sys.stderr, flush=True)
+    converted = convert(
+        brought.source,
+        brought.kind,
+        names,
+        brought.tokenizer,
+        len(brought.labels),
+        [*texts, *EDGE_CASES],
+        calibration,
+        folder,
+        brought.max_tokens,
+        _fallback(brought.tokenizer),
     )
+    model = _model(
+        converted.session, brought, converted.max_tokens, {"variant": "keras", "precision": "fp32"}
+    )
+    return _original(brought, model, converted.max_tokens, dataset), converted.variants
 
 
-def _tokenizer_limits(tokenizer: bytes) -> tuple[int, int | None]:
-    """The largest token id, and where the tokenizer itself cuts texts off."""
+def _set_aside(data: str, dataset: Dataset, wanted: Sequence[str]) -> tuple[Dataset, list[str]]:
+    """Rows to calibrate with, which the gate must not see: the train split, else every fifth test row."""
+    if not any("static" in name for name in wanted):
+        return dataset, []
+    if (Path(data) / "data.json").is_file() and "train" in (splits := open_data(Path(data)).splits):
+        train = splits["train"].texts
+        return dataset, [train[row] for row in sample_rows(len(train), CALIBRATION)]
+    test = dataset.splits["test"]
+    aside = range(0, len(test.texts), 5)[:CALIBRATION]
+    kept = test.take(row for row in range(len(test.texts)) if row not in aside)
+    if not kept.texts:
+        raise InputError(f"{data}: too few rows to calibrate with some and to test with others; give more")
+    calibration = [test.texts[row] for row in aside]
+    return Dataset(dataset.name, dataset.label_names, {"test": kept}, dataset.source), calibration
+
+
+def _adopted(brought: Brought, folder: Path) -> Adopted:
+    largest, fallback = _fallback(brought.tokenizer)
+    return adopt(brought.source, len(brought.labels), largest, folder, brought.max_tokens, fallback)
+
+
+def _fallback(tokenizer: bytes) -> tuple[int, int]:
+    """The largest token id, and how many tokens are read where nothing else says it."""
     from tokenizers import Tokenizer as Fast
 
     fast = Fast.from_str(tokenizer.decode("utf-8"))
     ids = fast.get_vocab(with_added_tokens=True).values()
-    return max(ids, default=0), (fast.truncation or {}).get("max_length")
+    return max(ids, default=0), (fast.truncation or {}).get("max_length") or MAX_TOKENS
 
 
 def _open(adopted: Adopted, brought: Brought) -> Any:
     """The user's model as the reference, through its own engine."""
-    variant, limits = adopted.variant, _limits(adopted.max_tokens)
+    variant = adopted.variant
     session = engines.module(variant.engine).open(variant.path, 1, variant=variant.entry())
-    tokenizer = Tokenizer.from_bytes(brought.tokenizer, adopted.max_tokens)
     about = {"variant": variant.name, "precision": variant.precision}
-    return task_module("text-classification").open(session, tokenizer, brought.labels, limits, about)
+    return _model(session, brought, adopted.max_tokens, about)
+
+
+def _model(session: Any, brought: Brought, max_tokens: int, about: dict[str, Any]) -> Any:
+    tokenizer = Tokenizer.from_bytes(brought.tokenizer, max_tokens)
+    task = task_module("text-classification")
+    return task.open(session, tokenizer, brought.labels, _limits(max_tokens), about)
 
 
 def _limits(max_tokens: int) -> dict[str, int]:
@@ -268,7 +323,7 @@ def _limits(max_tokens: int) -> dict[str, int]:
 
 
 def _original(brought: Brought, model: Any, max_tokens: int, dataset: Dataset) -> Original:
-    """The reference, with what it is worth on the rows. Raises InputError where that is no better than chance."""
+    """The reference, and what it is worth on the rows. Raises InputError where that is nothing."""
     test = dataset.splits["test"]
     rows = sample_rows(len(test.texts), Budget().samples)
     print(f"original: {brought.source.name}, {len(rows)} rows", file=sys.stderr, flush=True)
@@ -312,6 +367,5 @@ def _require_better_than_chance(report: dict[str, Any], labels: Sequence[str]) -
     hint = "check --tokenizer, --labels and --data"
     if sorted(order) == sorted(labels) and permuted > report["n"] * (report["accuracy"] + 1) / 2:
         hint = f"its outputs look like --labels {','.join(order)!r} ({permuted / report['n']:.0%} right)"
-    raise InputError(
-        f"the model answers {report['accuracy']:.0%} of {report['n']} rows rightly, no better than chance; {hint}"
-    )
+    share = f"{report['accuracy']:.0%} of {report['n']} rows"
+    raise InputError(f"the model answers {share} rightly, no better than chance; {hint}")

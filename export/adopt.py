@@ -35,7 +35,7 @@ FLOOR = 1e-9
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
 _TORCH = (
-    "a pickle, which is never opened here; in the program that trained it, save it with torch.onnx.export(...) "
+    "a pickle, which is never opened here; where it was trained, save it with torch.onnx.export(...) "
     "and bring the .onnx"
 )
 _ADVICE = {
@@ -86,7 +86,9 @@ def kind_of(source: Path) -> str:
 def _refuse_disguised(source: Path, suffix: str) -> None:
     with source.open("rb") as stream:
         head = stream.read(8)
-    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" or suffix != ".keras" and head[:2] == b"PK":
+    if (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05") or (
+        suffix != ".keras" and head[:2] == b"PK"
+    ):
         raise InputError(f"{source}: {_TORCH}")
     if head.startswith(b"\x89HDF"):
         raise InputError(f"{source}: {_ADVICE['.h5']}")
@@ -167,6 +169,11 @@ def _role(name: str) -> str | None:
     return "input_ids" if re.search(r"ids?\b|ids?_|token|word", low) else None
 
 
+def natural(name: str) -> list[Any]:
+    """A sorting key by which args_10 comes behind args_2."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
 def by_position(mapping: dict[str, str]) -> bool:
     """Whether the names of the inputs told nothing."""
     return len(mapping) > 1 and all(_role(name) in (None, "input_ids") for name in mapping)
@@ -227,7 +234,7 @@ def probe(
     lengths: list[int] | None,
     most: int,
 ) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
-    """Ask with random ids, the largest id and the most tokens; return the questions and the answers (n, labels).
+    """Ask with random ids, the largest id and the most tokens; return questions and answers (n, labels).
 
     Raises InputError where an answer fails or has another shape.
     """
@@ -285,8 +292,8 @@ def require_mask(run: Ask, feeds: dict[str, np.ndarray]) -> None:
     ids, mask = feeds["input_ids"], feeds["attention_mask"].copy()
     mask[:, ids.shape[1] // 2 :] = 0
     other = np.where(mask == 1, ids, ids[:, :1])
-    answers = [run({**feeds, "input_ids": one, "attention_mask": mask}) for one in (ids, other)]
-    if not np.allclose(*answers, atol=1e-2, rtol=1e-2):
+    one, two = (run({**feeds, "input_ids": asked, "attention_mask": mask}) for asked in (ids, other))
+    if not np.allclose(one, two, atol=1e-2, rtol=1e-2):
         raise InputError(f"the second input does not work as a mask; name the inputs {', '.join(_OURS)}")
 
 

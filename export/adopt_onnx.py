@@ -21,7 +21,7 @@ _HANDED_ON = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
 def adopt_onnx(
     source: str, target: str, labels: int, largest_id: int, max_tokens: int | None, fallback: int
 ) -> dict[str, Any]:
-    """Write the adapted graph; return name, details, max_tokens and what was seen. Runs through `in_child`."""
+    """Write the adapted graph; return name, details, max_tokens, what was seen. Runs through `in_child`."""
     from runtimes.engines import onnx as engine
 
     model = _parse(Path(source))
@@ -70,7 +70,7 @@ def _parse(source: Path) -> Any:
         raise InputError("no graph in it, so not a whole ONNX file; copy or export it again")
     if any(uses_external_data(tensor) for graph in _graphs(model.graph) for tensor in graph.initializer):
         raise InputError(
-            "it keeps its weights in other files; save it whole: onnx.save(onnx.load('model.onnx'), 'whole.onnx')"
+            "it keeps its weights in other files; save it whole, onnx.save(onnx.load('a.onnx'), 'b.onnx')"
         )
     return model
 
@@ -97,7 +97,7 @@ def _inputs(graph: Any) -> tuple[dict[str, int], int | None, int | None]:
         dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
         if tensor.elem_type == 8:
             raise InputError(f"input {value.name!r} takes raw strings; export the part behind the tokenizer")
-        if tensor.elem_type not in (_INT64, _INT32) or len(dims) != 2:
+        if tensor.elem_type not in (_INT64, _INT32, _FLOAT) or len(dims) != 2:
             raise InputError(
                 f"input {value.name!r} is not token ids: int64 or int32 (batch, length) is needed"
             )
@@ -117,9 +117,9 @@ def _output(graph: Any, labels: int) -> str:
     fits = []
     for value in graph.output:
         dims = value.type.tensor_type.shape.dim
-        if value.type.tensor_type.elem_type in (_FLOAT, _FLOAT16) and len(dims) == 2:
-            if dims[1].dim_value in (0, labels):
-                fits.append(value.name)
+        kind = value.type.tensor_type.elem_type
+        if kind in (_FLOAT, _FLOAT16) and len(dims) == 2 and dims[1].dim_value in (0, labels):
+            fits.append(value.name)
     if len(fits) != 1:
         raise InputError(f"which of the outputs {', '.join(names)} has the logits? name it 'logits'")
     return fits[0]

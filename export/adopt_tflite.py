@@ -1,4 +1,4 @@
-"""A TFLite graph of any input names → one with signatures by length, int32 ids and float logits. In a child."""
+"""A TFLite graph of any names → one with signatures by length, int32 ids, float logits. In a child."""
 
 import re
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class _Entry:
 def adopt_tflite(
     source: str, target: str, labels: int, largest_id: int, max_tokens: int | None, fallback: int
 ) -> dict[str, Any]:
-    """Write the adapted graph; return name, details, max_tokens and what was seen. Runs through `in_child`."""
+    """Write the adapted graph; return name, details, max_tokens, what was seen. Runs through `in_child`."""
     data = Path(source).read_bytes()
     model, theirs = _parse(data)
     entries, names = _entries(model)
@@ -111,23 +111,19 @@ def _entries(model: Any) -> tuple[list[_Entry], dict[str, str]]:
     ]
     if not found:
         graph = model.subgraphs[0]
-        ends = [
+        ins, outs = (
             {_text(graph.tensors[i].name): int(i) for i in side} for side in (graph.inputs, graph.outputs)
-        ]
-        found = [_Entry(None, 0, *ends)]
+        )
+        found = [_Entry(None, 0, ins, outs)]
     else:
         for entry in found:  # a signature's inputs come in no order; its names count up
-            entry.inputs = dict(sorted(entry.inputs.items(), key=lambda item: _natural(item[0])))
+            entry.inputs = dict(sorted(entry.inputs.items(), key=lambda item: adopt.natural(item[0])))
     first = found[0]
     same = [entry for entry in found if list(entry.inputs) == list(first.inputs)]
     for entry in same:
         entry.length = _length(model, entry)
     by_length = {entry.length: entry for entry in reversed(same)}
     return sorted(by_length.values(), key=lambda e: e.length or 0), adopt.roles(list(first.inputs))
-
-
-def _natural(name: str) -> list[Any]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _text(name: Any) -> str:
@@ -345,7 +341,8 @@ def _precision(model: Any) -> str:
     """From the types of weights and of what flows between operators."""
     from ai_edge_litert.schema_py_generated import TensorType as T
 
-    weights, flowing = set(), set()
+    weights: set[int] = set()
+    flowing: set[int] = set()
     for graph in model.subgraphs:
         made = {int(i) for operator in graph.operators or [] for i in operator.outputs}
         for index, tensor in enumerate(graph.tensors):

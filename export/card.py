@@ -36,7 +36,11 @@ def card(manifest: dict[str, Any], parity: dict[str, Any]) -> str:
 
 def _training(data: dict[str, Any], seed: Any) -> str:
     if data.get("name") is None:  # a model that somebody brought
-        return "Trained elsewhere: data, seed and steps of the training are not known. Steps since then:"
+        test = data.get("test", {})
+        return (
+            "Trained elsewhere: data, seed and steps of the training are not known. "
+            f"Measured on `{test.get('name')}`, sha256 `{test.get('digest')}`. Steps since then:"
+        )
     return (
         f"Data: `{data['name']}`, revision `{data.get('revision')}`, sha256 `{data.get('digest')}`. "
         f"Seed {seed}. Steps:"

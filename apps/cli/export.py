@@ -22,9 +22,7 @@ def export(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(
-            help="With --from: 'a,b,c', a JSON list or a config.json with id2label, in the order of its outputs."
-        ),
+        typer.Option(help="With --from: 'a,b,c', a JSON list or a config.json, in the order of its outputs."),
     ] = None,
     max_tokens: Annotated[
         int | None,
