@@ -63,7 +63,7 @@ def convert_in_child(
     tokenizer = Tokenizer.from_bytes((place / "tokenizer.json").read_bytes(), most)
     _save_answers(module, tokenizer, given["texts"], lengths, place / "answers.npz")
     saved = place / "wrapped"
-    tf.saved_model.save(module, str(saved), signatures=module.signatures)
+    tf.saved_model.save(module, str(saved), signatures=module.concrete)
     questions = _feeds(tokenizer, given["calibration"], lengths)
     ours = [opened.names[name] for name in opened.names]
     for name in names:
@@ -202,13 +202,26 @@ def _module(opened: _Opened, lengths: list[int], probabilities: bool) -> Any:
         return {"logits": tf.math.log(tf.maximum(answer, adopt.FLOOR)) if probabilities else answer}
 
     module = tf.Module()
-    module.keep, module.functions, module.signatures = opened.keep, [], {}
+    module.keep, module.functions, module.concrete = opened.keep, [], {}
     for length in lengths:
         specs = [tf.TensorSpec((1, length), tf.int32, name=ours) for ours in opened.names.values()]
-        function = tf.function(logits, input_signature=specs)
-        module.functions.append(function)
-        module.signatures[f"tokens_{length}"] = function.get_concrete_function()
+        module.functions.append(_frozen(tf.function(logits, input_signature=specs), specs))
+        module.concrete[f"tokens_{length}"] = module.functions[-1].get_concrete_function()
     return module
+
+
+def _frozen(function: Any, specs: list[Any]) -> Any:
+    """Weights as constants: the converter's calibration does not find variables."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    constant = convert_variables_to_constants_v2(function.get_concrete_function(), lower_control_flow=False)
+
+    def logits(*values: Any) -> dict[str, Any]:
+        (answer,) = constant(*values)
+        return {"logits": answer}
+
+    return tf.function(logits, input_signature=specs)
 
 
 def _feeds(tokenizer: Tokenizer, texts: Sequence[str], lengths: list[int]) -> list[dict[str, np.ndarray]]:
