@@ -77,6 +77,7 @@ def adopt_model(
         else:
             dataset, calibration = _set_aside(data, dataset, wanted or [])
             original, variants = _from_keras(brought, dataset, calibration, wanted, Path(folder))
+        variants = _smaller(variants, wanted)
         name = out.name.removesuffix(".bundle")
         packed = pack(original, variants, dataset, out, name, Budget(max_drop=max_drop))
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
@@ -288,6 +289,24 @@ def _set_aside(data: str, dataset: Dataset, wanted: Sequence[str]) -> tuple[Data
         raise InputError(f"{data}: too few rows to calibrate with some and to test with others; give more")
     calibration = [test.texts[row] for row in aside]
     return Dataset(dataset.name, dataset.label_names, {"test": kept}, dataset.source), calibration
+
+
+def _smaller(variants: list[Variant], wanted: list[str] | None) -> list[Variant]:
+    """Without the quantized variants that save no bytes. Raises InputError for one that was asked for."""
+    sizes = {variant.name: variant.path.stat().st_size for variant in variants}
+    kept = []
+    for variant in variants:
+        source = KNOWN[variant.name][2] if variant.name in KNOWN else None
+        if source not in sizes or sizes[variant.name] < sizes[str(source)]:
+            kept.append(variant)
+        elif wanted:
+            raise InputError(
+                f"variant {variant.name} is no smaller than {source} ({sizes[variant.name]} bytes): its weights "
+                "are too few to quantize; leave it out"
+            )
+        else:
+            print(f"{variant.name} left out: no smaller than {source}", file=sys.stderr, flush=True)
+    return kept
 
 
 def _adopted(brought: Brought, folder: Path) -> Adopted:

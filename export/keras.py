@@ -99,7 +99,15 @@ def convert(
         (folder / name).mkdir()
     given = {"source": str(source.resolve()), "folder": str(folder.resolve()), "names": list(names)}
     asked = {"labels": labels, "max_tokens": max_tokens, "largest_id": limits[0], "fallback": limits[1]}
-    seen = adopt.guarded(source, convert_in_child, **given, **asked)
+    try:
+        seen = adopt.guarded(source, convert_in_child, **given, **asked)
+    except InputError as error:
+        missing = [name for name in names if not (folder / name / "model.tflite").is_file()]
+        if "crashes the engine" not in str(error) or len(missing) == len(names):
+            raise
+        raise InputError(
+            f"{source}: TensorFlow's converter crashes on {missing[0]}; leave that variant out (--variant)"
+        ) from None
     for name in names:
         write_json(folder / name / "details.json", seen["details"])
     with np.load(folder / "answers.npz", allow_pickle=False) as answers:

@@ -16,6 +16,7 @@ from runtimes.errors import EngineError, InputError
 from runtimes.text import Tokenizer, pad
 
 MAX_CALIBRATION = 200
+MAX_CONSTANTS = 1 << 30
 STRING_LINE = "it takes raw strings ({}); bring the part behind it, and its vocabulary as a tokenizer.json"
 SAVED = ("input_ids", "attention_mask", "length", "logits")
 _PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
@@ -28,11 +29,11 @@ class _Opened:
 
     call: Callable[[dict[str, Any]], Any]
     keep: Any
+    variables: Any
     names: dict[str, str]
     dtypes: dict[str, str]
     batch: int | None
     length: int | None
-    cut: bool
 
 
 def convert_in_child(
@@ -58,7 +59,9 @@ def convert_in_child(
     if masked and adopt.by_position(opened.names):
         adopt.require_mask(ask, asked[-1])
     probabilities = adopt.are_probabilities(answers)
+    lengths = _few_enough(opened, lengths)
     module = _module(opened, lengths, probabilities)
+    adopt.require_same(answers, _ask_again(module, lengths, asked), probabilities)
     given = json.loads((place / "asked.json").read_bytes())
     tokenizer = Tokenizer.from_bytes((place / "tokenizer.json").read_bytes(), most)
     _save_answers(module, tokenizer, given["texts"], lengths, place / "answers.npz")
@@ -75,7 +78,7 @@ def convert_in_child(
         "inputs": {one: one for one in ours},
         "output": "logits",
     }
-    seen = {"inputs": opened.names, "probabilities": probabilities or opened.cut}
+    seen = {"inputs": opened.names, "probabilities": probabilities}
     return {"details": details, "max_tokens": most, **seen}
 
 
@@ -89,26 +92,12 @@ def _open_keras(source: Path) -> _Opened:
         raise InputError(f"keras cannot open it ({_line(error)}); save it with Keras 3") from None
     if len(model.outputs) != 1:
         raise InputError(f"{len(model.outputs)} outputs; make a model with the one that holds the logits")
-    model, cut = _without_softmax(model)
 
     def call(inputs: dict[str, Any]) -> Any:
         values = list(inputs.values())
         return model(values[0] if len(values) == 1 else values, training=False)
 
-    return _described(call, model, specs, cut)
-
-
-def _without_softmax(model: Any) -> tuple[Any, bool]:
-    """Logits quantize better than probabilities: a last softmax is left out, and done by the task anyway."""
-    import keras
-
-    last = model.outputs[0]._keras_history.operation
-    if isinstance(last, keras.layers.Softmax):
-        return keras.Model(model.inputs, last.input), True
-    if getattr(last, "activation", None) is keras.activations.softmax:
-        last.activation = keras.activations.linear
-        return model, True
-    return model, False
+    return _described(call, model, model.variables, specs)
 
 
 def _open_saved(source: Path, labels: int) -> _Opened:
@@ -139,7 +128,7 @@ def _open_saved(source: Path, labels: int) -> _Opened:
     def call(inputs: dict[str, Any]) -> Any:
         return function(**inputs)[output]
 
-    return _described(call, loaded, specs, False)
+    return _described(call, loaded, function.variables, specs)
 
 
 def _check_graph(source: Path) -> None:
@@ -163,7 +152,7 @@ def _check_graph(source: Path) -> None:
                 raise InputError(f"it touches files ({node.op}); save it without")
 
 
-def _described(call: Callable[..., Any], keep: Any, specs: dict[str, Any], cut: bool) -> _Opened:
+def _described(call: Callable[..., Any], keep: Any, variables: Any, specs: dict[str, Any]) -> _Opened:
     batches, lengths = set(), set()
     for name, (shape, dtype) in specs.items():
         if dtype == "string":
@@ -176,7 +165,7 @@ def _described(call: Callable[..., Any], keep: Any, specs: dict[str, Any], cut: 
         raise InputError("its inputs have different lengths, or there are none; token ids are needed")
     batch, length = next(iter(batches)), next(iter(lengths))
     dtypes = {name: dtype for name, (_, dtype) in specs.items()}
-    return _Opened(call, keep, adopt.roles(list(specs)), dtypes, batch, length, cut)
+    return _Opened(call, keep, variables, adopt.roles(list(specs)), dtypes, batch, length)
 
 
 def _asker(opened: _Opened) -> adopt.Ask:
@@ -192,36 +181,52 @@ def _asker(opened: _Opened) -> adopt.Ask:
     return ask
 
 
+def _few_enough(opened: _Opened, lengths: list[int]) -> list[int]:
+    """Weights are constants once for each length until the converter has shared them: 2 GB hold so many."""
+    size = sum(int(np.asarray(variable).nbytes) for variable in opened.variables)
+    return lengths[-max(1, MAX_CONSTANTS // max(size, 1)) :]
+
+
 def _module(opened: _Opened, lengths: list[int], probabilities: bool) -> Any:
     """A tf.Module with one function a length: our int32 inputs (1, length) in, logits out."""
     import tensorflow as tf
 
-    def logits(*values: Any) -> dict[str, Any]:
+    def answer(*values: Any) -> Any:
         inputs = {n: tf.cast(v, opened.dtypes[n]) for n, v in zip(opened.names, values, strict=True)}
-        answer = tf.cast(opened.call(inputs), tf.float32)
-        return {"logits": tf.math.log(tf.maximum(answer, adopt.FLOOR)) if probabilities else answer}
+        return tf.cast(opened.call(inputs), tf.float32)
 
     module = tf.Module()
-    module.keep, module.functions, module.concrete = opened.keep, [], {}
+    module.functions, module.concrete = [], {}
     for length in lengths:
         specs = [tf.TensorSpec((1, length), tf.int32, name=ours) for ours in opened.names.values()]
-        module.functions.append(_frozen(tf.function(logits, input_signature=specs), specs))
+        function = tf.function(answer, input_signature=specs).get_concrete_function()
+        module.functions.append(tf.function(_logits(function, probabilities), input_signature=specs))
         module.concrete[f"tokens_{length}"] = module.functions[-1].get_concrete_function()
     return module
 
 
-def _frozen(function: Any, specs: list[Any]) -> Any:
-    """Weights as constants: the converter's calibration does not find variables."""
+def _logits(function: Any, probabilities: bool) -> Callable[..., Any]:
+    """Weights as constants, since the converter's calibration does not find variables; and no last softmax.
+
+    Logits quantize better than probabilities. What is no softmax becomes its logarithm.
+    """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    constant = convert_variables_to_constants_v2(function.get_concrete_function(), lower_control_flow=False)
+    constant = convert_variables_to_constants_v2(function, lower_control_flow=False)
+    last = constant.outputs[0].op
+    while last.type in ("Identity", "Cast"):
+        last = last.inputs[0].op
+    cut = constant.prune(constant.inputs, [last.inputs[0]]) if last.type == "Softmax" else None
 
     def logits(*values: Any) -> dict[str, Any]:
-        (answer,) = constant(*values)
-        return {"logits": answer}
+        if not probabilities:
+            return {"logits": constant(*values)[0]}
+        if cut is not None:
+            return {"logits": cut(*values)[0]}
+        return {"logits": tf.math.log(tf.maximum(constant(*values)[0], adopt.FLOOR))}
 
-    return tf.function(logits, input_signature=specs)
+    return logits
 
 
 def _feeds(tokenizer: Tokenizer, texts: Sequence[str], lengths: list[int]) -> list[dict[str, np.ndarray]]:
@@ -234,24 +239,30 @@ def _feeds(tokenizer: Tokenizer, texts: Sequence[str], lengths: list[int]) -> li
     return found
 
 
+def _ask_again(module: Any, lengths: list[int], asked: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
+    """Logits float32 (n, labels) of questions that are as long as one of the lengths, or are padded to it."""
+    import tensorflow as tf
+
+    functions, answers = dict(zip(lengths, module.functions, strict=True)), []
+    for feeds in asked:
+        length = next(n for n in lengths if n >= feeds["input_ids"].shape[1])
+        more = ((0, 0), (0, length - feeds["input_ids"].shape[1]))
+        specs = functions[length].input_signature
+        values = [tf.constant(np.pad(feeds[spec.name], more), tf.int32) for spec in specs]
+        answers.append(functions[length](*values)["logits"].numpy()[0])
+    return np.array(answers)
+
+
 def _save_answers(
     module: Any, tokenizer: Tokenizer, texts: Sequence[str], lengths: list[int], target: Path
 ) -> None:
-    import tensorflow as tf
-
-    functions = dict(zip(lengths, module.functions, strict=True))
     asked = _feeds(tokenizer, texts, lengths)
-    saved: dict[str, list[Any]] = {name: [] for name in SAVED}
-    for feeds in asked:
-        length = feeds["input_ids"].shape[1]
-        names = functions[length].input_signature
-        values = [tf.constant(feeds[spec.name], tf.int32) for spec in names]
-        saved["logits"].append(functions[length](*values)["logits"].numpy()[0])
-        saved["length"].append(length)
-        for name in ("input_ids", "attention_mask"):
-            saved[name].append(np.pad(feeds[name][0], (0, lengths[-1] - length)))
-    arrays: dict[str, Any] = {name: np.array(rows) for name, rows in saved.items()}
-    np.savez(target, **arrays)
+    saved: dict[str, Any] = {"logits": _ask_again(module, lengths, asked)}
+    saved["length"] = np.array([feeds["input_ids"].shape[1] for feeds in asked])
+    for name in ("input_ids", "attention_mask"):
+        rows = [np.pad(feeds[name][0], (0, lengths[-1] - feeds[name].shape[1])) for feeds in asked]
+        saved[name] = np.array(rows)
+    np.savez(target, **saved)
 
 
 def _convert(
