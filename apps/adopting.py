@@ -292,20 +292,16 @@ def _set_aside(data: str, dataset: Dataset, wanted: Sequence[str]) -> tuple[Data
 
 
 def _smaller(variants: list[Variant], wanted: list[str] | None) -> list[Variant]:
-    """Without the quantized variants that save no bytes. Raises InputError for one that was asked for."""
+    """A quantized variant that saves no bytes is told, and left out unless it was asked for."""
     sizes = {variant.name: variant.path.stat().st_size for variant in variants}
     kept = []
     for variant in variants:
         source = KNOWN[variant.name][2] if variant.name in KNOWN else None
         if source not in sizes or sizes[variant.name] < sizes[str(source)]:
             kept.append(variant)
-        elif wanted:
-            raise InputError(
-                f"variant {variant.name} is no smaller than {source} ({sizes[variant.name]} bytes): its weights "
-                "are too few to quantize; leave it out"
-            )
-        else:
-            print(f"{variant.name} left out: no smaller than {source}", file=sys.stderr, flush=True)
+            continue
+        print(f"{variant.name}: no smaller than {source}", file=sys.stderr, flush=True)
+        kept += [variant] if wanted else []
     return kept
 
 

@@ -35,14 +35,17 @@ def export(
         typer.Option(help="Test rows for the gate: a folder of `edgewise build`, a file, a hub id."),
     ] = None,
     variant: Annotated[
-        list[str] | None, typer.Option(help="Variant to make or keep; repeat for more (default: all).")
+        list[str] | None,
+        typer.Option(
+            help="Variant to make or keep; repeat for more (default: all; of Keras no full-integer)."
+        ),
     ] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Accuracy a variant may lose, as a fraction. [default: 0.01]")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Export a gated bundle: of a checkpoint, or of a model that you bring; or cut a bundle down.
+    """Export a gated bundle, also of your own model, or cut one down.
 
     `--from model.onnx --task text-classification --tokenizer tokenizer.json --labels a,b --data rows.csv`
     takes the model as it is for the original, quantizes it, and holds every variant to its own answers.
