@@ -131,7 +131,9 @@ def guarded(source: Path, function: Callable[..., Any], /, **arguments: Any) -> 
             raise InputError(f"{source}: it was killed while it was opened, for memory most likely") from None
         if crash:
             told = f"it crashes the engine ({crash.group(1)}), so it is damaged; export it again"
-        told = re.sub(rf"^{re.escape(function.__module__)}\.\w+ failed: ", "cannot be adopted: ", told)
+        unforeseen = re.match(rf"{re.escape(function.__module__)}\.\w+ failed: (.*)", told, re.DOTALL)
+        if unforeseen:
+            told = f"cannot be adopted ({unforeseen.group(1)[:200]}); copy or export it again"
         raise InputError(told if told.startswith(str(source)) else f"{source}: {told}") from None
 
 
