@@ -1,10 +1,7 @@
 """Keras and SavedModels: converted by TensorFlow in a child, held to their own answers; code is never run."""
 
 import json
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,18 +15,6 @@ from runtimes.tasks.classify import open as open_task
 from runtimes.text import Tokenizer
 
 pytestmark = pytest.mark.slow
-SUPPORT = Path(__file__).parents[1] / "support"
-
-
-@pytest.fixture(scope="session")
-def tiny_keras(tmp_path_factory):
-    """A folder of tiny Keras models in every form: see tests/support/tiny_keras.py."""
-    pytest.importorskip("keras")
-    folder = tmp_path_factory.mktemp("keras")
-    command = [sys.executable, str(SUPPORT / "tiny_keras.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder
 
 
 def classifier(session, folder, max_tokens):
