@@ -15,7 +15,7 @@ from export.adopt import MAX_TOKENS, Adopted, adopt, kind_of
 from export.gate import Budget
 from export.original import Original
 from export.pack import EDGE_CASES, pack, sample_rows
-from export.variant import KNOWN, Variant
+from export.variant import CALIBRATED, DEFAULT, KNOWN, Variant
 from export.variants import export_variant
 from runtimes import engines
 from runtimes.errors import InputError
@@ -230,8 +230,9 @@ def _from_file(
     """The user's own file is the original, and a variant itself; others are quantized from it."""
     adopted = _adopted(brought, folder / "adopted")
     own = adopted.variant
-    makable = [name for name, about in KNOWN.items() if about[2] == own.name and about[0] == own.engine]
-    names = list(dict.fromkeys(wanted or [own.name, *makable]))
+    makable = [name for name in KNOWN if KNOWN[name][2] == own.name and name not in CALIBRATED]
+    usual = [name for name in makable if name in DEFAULT]
+    names = list(dict.fromkeys(wanted or [own.name, *usual]))
     for name in names:
         if name not in (own.name, *makable):
             raise InputError(f"variant {name!r} cannot be made of it, only {', '.join([own.name, *makable])}")
@@ -248,9 +249,9 @@ def _from_keras(
     brought: Brought, dataset: Dataset, calibration: list[str], wanted: list[str] | None, folder: Path
 ) -> tuple[Original, list[Variant]]:
     """The Keras model, run by TensorFlow in a child, is the original; its conversions are the variants."""
-    from export.keras import DEFAULT, VARIANTS, convert
+    from export.keras import USUAL, VARIANTS, convert
 
-    names = list(dict.fromkeys(wanted or DEFAULT))
+    names = list(dict.fromkeys(wanted or USUAL))
     for name in names:
         if name not in VARIANTS:
             raise InputError(f"variant {name!r} cannot be made of it, only {', '.join(VARIANTS)}")

@@ -25,7 +25,7 @@ from runtimes.files import require_replaceable, writing
 
 os.environ.setdefault("USE_TF", "0")
 # Steps that all processes of a distributed run take part in.
-_TRAINING = ("teacher", "student")
+_TRAINING = ("teacher", "pruned", "student")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def plan(recipe: Recipe, runs: Path, until: str | None = None) -> list[Step]:
 
     data, baselines = _plan_data(recipe, add)
     teacher, checkpoint = _plan_training(recipe, data, add)
-    exports = _plan_exports(recipe, checkpoint, add)
+    exports = _plan_exports(recipe, data, checkpoint, add)
     packed = add(
         "packed",
         lambda out: _pack(recipe, data, checkpoint, exports, out),
@@ -100,7 +100,7 @@ def _plan_data(recipe: Recipe, add: Callable[..., Step]) -> tuple[Step, Step]:
 
 
 def _plan_training(recipe: Recipe, data: Step, add: Callable[..., Step]) -> tuple[Step, Step]:
-    """The teacher, and what is exported: the student, or the teacher itself."""
+    """The teacher, and what is exported: the last that was made out of it, or the teacher itself."""
     last = teacher = add(
         "teacher",
         lambda out: _teacher(recipe, data, out),
@@ -114,6 +114,14 @@ def _plan_training(recipe: Recipe, data: Step, add: Callable[..., Step]) -> tupl
             lambda out: _vocabulary(recipe, data, teacher, out),
             parent=teacher.path.name,
             vocabulary=asdict(recipe.vocabulary),
+        )
+    if recipe.prune is not None:
+        whole = last
+        last = add(
+            "pruned",
+            lambda out: _pruned(recipe, data, teacher, whole, out),
+            parents=[teacher.path.name, whole.path.name],
+            prune=asdict(recipe.prune),
         )
     if recipe.distil is not None:
         start = last
@@ -249,6 +257,16 @@ def _vocabulary(recipe: Recipe, data: Step, teacher: Step, out: Path) -> None:
     trim_vocabulary(open_checkpoint(teacher.path), texts, out, recipe.vocabulary)
 
 
+def _pruned(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
+    from compress.prune import prune
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import open_data
+
+    assert recipe.prune is not None
+    dataset = open_data(data.path)
+    prune(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.prune)
+
+
 def _student(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
     from trainers.checkpoint import open_checkpoint
     from trainers.data import open_data
@@ -259,9 +277,9 @@ def _student(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) 
     distil(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.distil)
 
 
-def _plan_exports(recipe: Recipe, checkpoint: Step, add: Callable[..., Step]) -> dict[str, Step]:
+def _plan_exports(recipe: Recipe, data: Step, checkpoint: Step, add: Callable[..., Step]) -> dict[str, Step]:
     """One step a variant, and one for each that another is quantized from."""
-    from export.variant import KNOWN
+    from export.variant import CALIBRATED, KNOWN
     from export.variants import export_variant
 
     wanted = list(recipe.export.variants)
@@ -273,12 +291,26 @@ def _plan_exports(recipe: Recipe, checkpoint: Step, add: Callable[..., Step]) ->
         parent = made.get(KNOWN[name][2] or "")
 
         def make(out: Path, name: str = name, parent: Step | None = parent) -> None:
-            export_variant(name, checkpoint.path, parent.path if parent else None, recipe.export.lengths, out)
+            rows = _calibration(data, checkpoint) if name in CALIBRATED else None
+            before = parent.path if parent else None
+            export_variant(name, checkpoint.path, before, recipe.export.lengths, out, rows)
 
         lengths = list(recipe.export.lengths) if name.startswith("tflite") else None
         source = parent.path.name if parent else checkpoint.path.name
-        made[name] = add(name, make, parent=source, lengths=lengths)
+        key = {"rows": data.path.name} if name in CALIBRATED else {}
+        made[name] = add(name, make, parent=source, lengths=lengths, **key)
     return {name: made[name] for name in wanted}
+
+
+def _calibration(data: Step, checkpoint: Step) -> Any:
+    from compress.calibrate import Calibration
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import open_data
+    from trainers.finetune import relabel
+
+    labels = open_checkpoint(checkpoint.path).labels
+    train = relabel(open_data(data.path), labels).splits["train"]
+    return Calibration(train.texts, train.labels)
 
 
 def _pack(recipe: Recipe, data: Step, checkpoint: Step, exports: dict[str, Step], out: Path) -> None:
@@ -300,15 +332,15 @@ def _bench(recipe: Recipe, data: Step, teacher: Step, checkpoint: Step, packed: 
     test = open_data(data.path).splits["test"]
     entries = {"teacher pytorch-fp32": BenchEntry(teacher.path)}
     if checkpoint is not teacher:
-        entries["student pytorch-fp32"] = BenchEntry(checkpoint.path)
+        entries[f"{checkpoint.name} pytorch-fp32"] = BenchEntry(checkpoint.path)
     entries |= {name: BenchEntry(packed.path, variant=name) for name in recipe.export.variants}
-    figures = _gated(recipe, teacher, packed)
+    figures = _gated(recipe, teacher, checkpoint, packed)
     rows = bench(entries, test.texts, None, recipe.bench, {name: figures[name] for name in entries})
     best = ranked(rows)[0]  # the bundle's default from here on
     save_rows([{**row, "bundle": recipe.name, "default": row["variant"] == best} for row in rows], out)
 
 
-def _gated(recipe: Recipe, teacher: Step, packed: Step) -> dict[str, dict[str, Any]]:
+def _gated(recipe: Recipe, teacher: Step, checkpoint: Step, packed: Step) -> dict[str, dict[str, Any]]:
     """Accuracy on the test split as the gate measured it, by the names that the bench uses."""
     parity = json.loads((packed.path / "parity.json").read_bytes())["variants"]
     metrics = {
@@ -317,7 +349,11 @@ def _gated(recipe: Recipe, teacher: Step, packed: Step) -> dict[str, dict[str, A
     told = json.loads((teacher.path / "checkpoint.json").read_bytes())["metrics"]["test"]
     first = metrics[recipe.export.variants[0]]
     figures = {name: {"name": "accuracy", "value": m["variant"], "n": m["n"]} for name, m in metrics.items()}
-    figures["student pytorch-fp32"] = {"name": "accuracy", "value": first["checkpoint"], "n": first["n"]}
+    figures[f"{checkpoint.name} pytorch-fp32"] = {
+        "name": "accuracy",
+        "value": first["checkpoint"],
+        "n": first["n"],
+    }
     figures["teacher pytorch-fp32"] = {"name": "accuracy", "value": told["accuracy"], "n": told["n"]}
     return figures
 

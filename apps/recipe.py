@@ -13,10 +13,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from compress.prune import PruneConfig, check_prune
 from compress.vocabulary import VocabularyConfig
 from device_bench.bench import BenchConfig, effective
 from export.gate import Budget, check_budget
-from export.variant import KNOWN
+from export.variant import DEFAULT, KNOWN
 from runtimes.errors import InputError
 from runtimes.load import TASKS
 from trainers.distil import DistilConfig, check_distil
@@ -46,15 +47,16 @@ class BaseConfig:
 class ExportConfig:
     """Variants to make, and the lengths of TFLite's inputs (the longest must be train.max_tokens)."""
 
-    variants: tuple[str, ...] = tuple(KNOWN)
+    variants: tuple[str, ...] = DEFAULT
     lengths: tuple[int, ...] = (16, 32, 48, 64, 96, 128)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `edgewise build` needs to know. `vocabulary` and `distil` are left out where they are None.
+    """What `edgewise build` needs to know. `vocabulary`, `prune` and `distil`, taken in this order, are left
+    out where they are None.
 
-    `seed`, where given, stands for the seeds of prepare, train, distil and bench.
+    `seed`, where given, stands for the seeds of prepare, train, prune, distil and bench.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Recipe:
     base: BaseConfig = field(default_factory=BaseConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     vocabulary: VocabularyConfig | None = None
+    prune: PruneConfig | None = None
     distil: DistilConfig | None = None
     export: ExportConfig = field(default_factory=ExportConfig)
     budget: Budget = field(default_factory=Budget)
@@ -93,6 +96,7 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
         recipe,
         prepare=replace(recipe.prepare, seed=seed),
         train=replace(recipe.train, seed=seed),
+        prune=recipe.prune and replace(recipe.prune, seed=seed),
         distil=recipe.distil and replace(recipe.distil, seed=seed),
         bench=replace(recipe.bench, seed=seed),
     )
@@ -175,7 +179,7 @@ def _check(recipe: Recipe, path: Path) -> None:
         raise InputError(f"{path}: export: variants: name at least one, and each once")
     if list(lengths) != sorted(set(lengths)) or not lengths or lengths[0] < 1:
         raise InputError(f"{path}: export: lengths: must ascend from at least 1, not {list(lengths)}")
-    key, last = ("distil", recipe.distil) if recipe.distil else ("train", recipe.train)
+    key, last = _last_training(recipe)
     if lengths[-1] != last.max_tokens:
         raise InputError(
             f"{path}: export: lengths: the longest ({lengths[-1]}) must be {key}.max_tokens "
@@ -187,6 +191,13 @@ def _check(recipe: Recipe, path: Path) -> None:
         raise InputError(f"{path}: {error}") from None
 
 
+def _last_training(recipe: Recipe) -> tuple[str, TrainConfig]:
+    """The section whose `max_tokens` what is exported was trained with."""
+    if recipe.distil is not None:
+        return "distil", recipe.distil
+    return ("prune", recipe.prune) if recipe.prune is not None else ("train", recipe.train)
+
+
 def _check_values(recipe: Recipe) -> None:
     """What each step would refuse, said before the first one starts."""
     for seed in (recipe.seed or 0, recipe.prepare.seed, recipe.train.seed, recipe.bench.seed):
@@ -196,6 +207,8 @@ def _check_values(recipe: Recipe) -> None:
     check_config(recipe.train)
     if recipe.vocabulary is not None and recipe.vocabulary.size < 1:
         raise InputError(f"vocabulary.size = {recipe.vocabulary.size}: must be 1 or more")
+    if recipe.prune is not None:
+        check_prune(recipe.prune)
     if recipe.distil is not None:
         check_distil(recipe.distil)
     check_budget(recipe.budget)

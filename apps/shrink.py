@@ -1,49 +1,113 @@
-"""Checkpoint + data → smaller checkpoint: vocabulary first, then layers by distillation."""
+"""Checkpoint + data → smaller checkpoint: vocabulary first, then pruning or a student."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from apps.rows import dataset_from
+from compress.importance import Measure
+from compress.prune import PruneConfig, check_prune, prune
 from compress.vocabulary import VocabularyConfig, trim_vocabulary
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable
+from trainers.adopt import open_or_adopt
 from trainers.checkpoint import Checkpoint, open_checkpoint
-from trainers.distil import DistilConfig, distil
+from trainers.data import Dataset
+from trainers.distil import DistilConfig, check_distil, distil
 from trainers.finetune import relabel
 
 
-def shrink(
-    path: Path,
-    data: str,
-    out: Path,
-    layers: int | None,
-    vocabulary: int | None,
-    epochs: int,
-    seed: int,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ShrinkConfig:
+    """What to take away; each None stays as it is.
+
+    `keep`, a share of the encoder's parameters, prunes heads and neurons (and, with `layers`, layers) by
+    `importance`. Without it `layers`, `hidden_size` and `intermediate_size` shape a student, which is
+    distilled on the texts of `unlabelled` too.
+    """
+
+    vocabulary: int | None = None
+    keep: float | None = None
+    layers: int | None = None
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    importance: Measure = "taylor"
+    unlabelled: str | None = None
+    epochs: int = 4
+    seed: int = 0
+
+
+def shrink(path: Path, data: str, out: Path, config: ShrinkConfig) -> dict[str, Any]:
     """Write the smaller checkpoint; return bytes and test accuracy before and after.
 
-    Raises InputError where neither `layers` nor `vocabulary` is given, or what the steps raise.
+    `path` is a checkpoint, or any folder with a classifier that `from_pretrained` opens.
+
+    Raises InputError where nothing is asked for, or what the steps raise.
     """
-    if layers is None and vocabulary is None:
-        raise InputError("nothing to do: give --layers, --vocabulary or both")
+    _check(config)
     require_replaceable(out)
-    teacher = open_checkpoint(path)
-    dataset = relabel(dataset_from(data), teacher.labels)
     with TemporaryDirectory(prefix="edgewise-") as folder:
-        start = teacher
-        if vocabulary is not None:
-            place = out if layers is None else Path(folder) / "vocabulary"
-            texts = dataset.splits["train"].texts
-            start = trim_vocabulary(teacher, texts, place, VocabularyConfig(vocabulary))
-        if layers is not None:
-            most = teacher.limits["max_tokens"]
-            config = DistilConfig(layers=layers, epochs=epochs, seed=seed, max_tokens=most)
-            start = distil(teacher, start, dataset, out, config)
-    return {"before": _about(teacher), "after": _about(open_checkpoint(out)), "path": str(out)}
+        start = teacher = open_or_adopt(path, Path(folder))
+        dataset = relabel(dataset_from(data), teacher.labels)
+        steps = _steps(teacher, dataset, config)
+        before = _about(teacher, dataset)
+        for number, step in enumerate(steps, 1):
+            start = step(start, out if number == len(steps) else Path(folder) / str(number))
+        return {"before": before, "after": _about(open_checkpoint(out), dataset), "path": str(out)}
 
 
-def _about(checkpoint: Checkpoint) -> dict[str, Any]:
+def _check(config: ShrinkConfig) -> None:
+    shape = (config.layers, config.hidden_size, config.intermediate_size)
+    if config.vocabulary is None and config.keep is None and shape == (None, None, None):
+        raise InputError("nothing to do: give --layers, --keep, --hidden, --vocabulary or several of them")
+    if config.keep is not None and shape[1:] != (None, None):
+        raise InputError("--keep prunes, --hidden and --intermediate shape a student; do one after the other")
+    if config.unlabelled is not None and (config.keep is not None or shape == (None, None, None)):
+        raise InputError("--unlabelled goes with a student: give --layers, --hidden or --intermediate")
+
+
+Step = Callable[[Checkpoint, Path], Checkpoint]
+
+
+def _steps(teacher: Checkpoint, dataset: Dataset, config: ShrinkConfig) -> list[Step]:
+    """Checked before the first one starts."""
+    steps: list[Step] = []
+    shared: dict[str, Any] = {"epochs": config.epochs, "seed": config.seed}
+    shared["max_tokens"] = teacher.limits["max_tokens"]
+    if config.vocabulary is not None:
+        size = VocabularyConfig(config.vocabulary)
+        steps.append(lambda start, out: trim_vocabulary(start, dataset.splits["train"].texts, out, size))
+    if config.keep is not None:
+        cut = PruneConfig(keep=config.keep, layers=config.layers, importance=config.importance, **shared)
+        check_prune(cut)
+        steps.append(lambda start, out: prune(teacher, start, dataset, out, cut))
+    elif (config.layers, config.hidden_size, config.intermediate_size) != (None, None, None):
+        student = DistilConfig(
+            layers=config.layers or _depth(teacher),
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            unlabelled=config.unlabelled,
+            **shared,
+        )
+        check_distil(student)
+        steps.append(lambda start, out: distil(teacher, start, dataset, out, student))
+    return steps
+
+
+def _depth(checkpoint: Checkpoint) -> int:
+    from trainers.model import open_model
+    from trainers.shape import family_of, layers_of
+
+    model = open_model(checkpoint.path)
+    return len(layers_of(model, family_of(model, checkpoint.path)))
+
+
+def _about(checkpoint: Checkpoint, dataset: Dataset) -> dict[str, Any]:
+    """Bytes of the weights, and accuracy on the test rows."""
+    from trainers.evaluate import evaluate
+
     size = sum(file.stat().st_size for file in checkpoint.path.glob("*.safetensors"))
-    return {"bytes": size, "accuracy": checkpoint.meta["metrics"].get("test", {}).get("accuracy")}
+    measured = evaluate(checkpoint, dataset.splits["test"])
+    return {"bytes": size, "accuracy": measured["accuracy"], "n": measured["n"]}

@@ -114,6 +114,7 @@ class _Taps:
     def gather(self) -> None:
         """|sum over tokens of activation * gradient|, a row at a time, added up."""
         for key, value in self.seen.items():
+            assert value.grad is not None
             moved = (value * value.grad).detach().sum(1)  # (rows, units)
             if key[1] == "out":
                 moved = moved.view(len(moved), -1, self.size).sum(-1)

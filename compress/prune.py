@@ -15,7 +15,10 @@ from trainers.data import Dataset, Split
 from trainers.distil import DistilConfig, check_distil, distil
 from trainers.finetune import TrainConfig, check_splits
 from trainers.prepare import subset
-from trainers.shape import Kept, cut, encoder_parameters, family_of, layers_of, strongest, whole
+from trainers.shape import Kept, cut, encoder_parameters, family_of, head_size, layers_of, strongest, whole
+
+# From this many neurons on their number is a multiple of 8: matrix kernels work in such blocks.
+_ROUND_FROM = 128
 
 
 @dataclass(frozen=True)
@@ -145,12 +148,32 @@ def choose(model: Any, scores: Importance, target: float, layers: int | None) ->
         if layers > len(kept_layers):
             raise InputError(f"prune.layers = {layers}: the model has {len(kept_layers)}; take fewer")
         kept_layers = strongest(scores.layers, layers)
-    sizes = [sum(p.numel() for p in layer.parameters()) for layer in layers_of(model, family)]
-    share = min(1.0, target / sum(sizes[layer] for layer in kept_layers))
-    heads = _best_heads(scores, kept_layers, share)
-    count = max(1, round(share * len(everything.neurons[0])))
+    stack = [layers_of(model, family)[layer] for layer in kept_layers]
+    full = sum(_size(layer) for layer in stack)
+    heads = _best_heads(scores, kept_layers, min(1.0, target / full))
+    count = _neurons_within(model, stack, [len(there) for there in heads], target)
     neurons = [strongest(scores.neurons[layer], count) for layer in kept_layers]
     return Kept(kept_layers, heads, neurons, everything.width)
+
+
+def _size(layer: Any) -> int:
+    return sum(parameter.numel() for parameter in layer.parameters())
+
+
+def _neurons_within(model: Any, stack: list[Any], heads: list[int], target: float) -> int:
+    """How many neurons a layer may have beside its `heads` for `target` parameters in all of `stack`."""
+    family = family_of(model, "model")
+    width, size = getattr(model.config, family.width), head_size(model, family)
+    spent = 0
+    for layer, stay in zip(stack, heads, strict=True):
+        there = layer.get_submodule(family.query).out_features // size
+        neurons = layer.get_submodule(family.up).out_features
+        spent += _size(layer) - neurons * (2 * width + 1) - (there - stay) * size * (4 * width + 3)
+    most = stack[0].get_submodule(family.up).out_features
+    count = round((target - spent) / (len(stack) * (2 * width + 1)))
+    if count >= _ROUND_FROM:
+        count = round(count / 8) * 8
+    return min(max(1, count), most)
 
 
 def _best_heads(scores: Importance, layers: list[int], share: float) -> list[list[int]]:

@@ -24,7 +24,7 @@ from trainers.files import write_json
 
 # TensorFlow's names: no optimization, dynamic range, full integer.
 VARIANTS = ("tflite-fp32", "tflite-dynamic_wi8_afp32", "tflite-static_wi8_ai8")
-DEFAULT = VARIANTS[:2]
+USUAL = VARIANTS[:2]
 MIN_CALIBRATION = 10
 MAX_MEMBERS = 1_000
 MAX_BYTES = 4 << 30

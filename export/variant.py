@@ -10,7 +10,17 @@ KNOWN: dict[str, tuple[str, str, str | None, str]] = {
     "onnx-int8": ("onnx", "int8", "onnx-fp32", "model.onnx"),
     "tflite-fp32": ("litert", "fp32", None, "model.tflite"),
     "tflite-dynamic_wi8_afp32": ("litert", "dynamic_wi8_afp32", "tflite-fp32", "model.tflite"),
+    "onnx-fp16": ("onnx", "fp16", "onnx-fp32", "model.onnx"),
+    "onnx-wi8": ("onnx", "wi8", "onnx-fp32", "model.onnx"),
+    "onnx-int4": ("onnx", "int4", "onnx-fp32", "model.onnx"),
+    "tflite-fp16": ("litert", "fp16", "tflite-fp32", "model.tflite"),
+    "tflite-weight_only_wi8_afp32": ("litert", "weight_only_wi8_afp32", "tflite-fp32", "model.tflite"),
+    "tflite-dynamic_wi4_afp32": ("litert", "dynamic_wi4_afp32", "tflite-fp32", "model.tflite"),
 }
+# What is made where nobody names variants.
+DEFAULT = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-dynamic_wi8_afp32")
+# Those that need rows of the training data.
+CALIBRATED: frozenset[str] = frozenset()
 # Precisions that a user's own file may have, and that no step here makes.
 ADOPTED: dict[str, tuple[str, str, str | None, str]] = {
     "onnx-fp16": ("onnx", "fp16", None, "model.onnx"),
@@ -28,7 +38,10 @@ def about(name: str) -> tuple[str, str, str | None, str]:
 
 @dataclass(frozen=True)
 class Variant:
-    """`details` is what the engine must know to call it: input names by position, signatures by length."""
+    """`details` is what the engine must know to call it: input names by position, signatures by length.
+
+    And what its making found: the layers that a mixed variant keeps in higher precision, say.
+    """
 
     name: str
     path: Path

@@ -92,14 +92,41 @@ def tiny_checkpoint(tiny_base, tiny_data, tiny_config, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_variants(tiny_checkpoint, tmp_path_factory):
-    """Every known variant of the tiny checkpoint, by name."""
-    from export.variant import KNOWN
+    """The default variants of the tiny checkpoint, by name."""
+    from export.variant import DEFAULT, KNOWN
     from export.variants import export_variant
 
     folder, made = tmp_path_factory.mktemp("variants"), {}
-    for name in KNOWN:
+    for name in DEFAULT:
         parent = folder / KNOWN[name][2] if KNOWN[name][2] else None
         made[name] = export_variant(name, tiny_checkpoint.path, parent, LENGTHS, folder / name)
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny_calibration(tiny_data):
+    from compress.calibrate import Calibration
+
+    train = tiny_data.splits["train"]
+    return Calibration(train.texts, train.labels, most=64)
+
+
+@pytest.fixture(scope="session")
+def tiny_extra(tiny_checkpoint, tiny_variants, tiny_calibration, tmp_path_factory):
+    """Variants besides the default ones, by name, made when a test first asks: `tiny_extra("onnx-int4")`."""
+    from functools import cache
+
+    from export.variant import KNOWN
+    from export.variants import export_variant
+
+    folder = tmp_path_factory.mktemp("extra")
+
+    @cache
+    def made(name):
+        parent = tiny_variants[KNOWN[name][2]].path.parent if KNOWN[name][2] else None
+        out = folder / name
+        return export_variant(name, tiny_checkpoint.path, parent, LENGTHS, out, tiny_calibration)
+
     return made
 
 

@@ -83,9 +83,7 @@ def check_distil(config: DistilConfig, section: str = "distil") -> None:
     if config.layers < 1 or config.temperature <= 0 or not 0 <= config.alpha <= 1:
         raise InputError(f"{section}: layers must be 1 or more, temperature above 0, alpha 0 to 1")
     if min(config.hidden_weight, config.state_weight, config.attention_weight) < 0:
-        raise InputError(
-            f"{section}: hidden_weight, state_weight and attention_weight must not be below 0"
-        )
+        raise InputError(f"{section}: hidden_weight, state_weight and attention_weight must not be below 0")
     for key in ("hidden_size", "intermediate_size", "unlabelled_rows"):
         value = getattr(config, key)
         if value is not None and value < 1:

@@ -67,7 +67,7 @@ def hard_loss(
 
 
 def soft_loss(logits: "torch.Tensor", teacher: "torch.Tensor", heat: float) -> "torch.Tensor":
-    """KL(teacher || student) at temperature `heat`, a mean over rows (Hinton et al. 2015, arXiv 1503.02531)."""
+    """KL(teacher || student) at temperature `heat`, a mean over rows (Hinton et al., arXiv 1503.02531)."""
     from torch.nn import functional as F
 
     wanted = F.log_softmax(teacher / heat, -1)

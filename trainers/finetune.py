@@ -21,7 +21,8 @@ MAX_BATCH = 64
 class TrainConfig:
     """`warmup` is a share of all steps; `patience` counts epochs without a better `metric` on validation
     (0: never stop early); `precision` auto is bf16 on GPUs that compute in it and on CPUs with AMX, fp16 on
-    other GPUs, else fp32; `save_every` counts optimizer steps between resume points (besides the epochs' ends)."""
+    other GPUs, else fp32; `save_every` counts optimizer steps between resume points
+    (besides the epochs' ends)."""
 
     epochs: int = 3
     batch_size: int = 32

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from tokenizers import Tokenizer as FastTokenizer
 
 from runtimes.errors import InputError
@@ -27,7 +28,7 @@ def open_model(path: Path, labels: list[str] | None = None) -> Any:
             path, local_files_only=True, use_safetensors=True, trust_remote_code=False,
             ignore_mismatched_sizes=labels is not None, dtype=torch.float32, **extra,
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{path}: not a model that transformers opens ({reason[:200]})") from None
 

@@ -46,9 +46,18 @@ FAMILIES = {
     "roberta": _bert_like("roberta"),
     "electra": _bert_like("electra"),
     "distilbert": Family(
-        "distilbert.transformer.layer", "attention.q_lin", "attention.k_lin", "attention.v_lin",
-        "attention.out_lin", "ffn.lin1", "ffn.lin2", "n_layers", "n_heads", "dim", "hidden_dim",
-    ),  # fmt: skip
+        "distilbert.transformer.layer",
+        "attention.q_lin",
+        "attention.k_lin",
+        "attention.v_lin",
+        "attention.out_lin",
+        "ffn.lin1",
+        "ffn.lin2",
+        "n_layers",
+        "n_heads",
+        "dim",
+        "hidden_dim",
+    ),
 }
 
 

@@ -12,19 +12,37 @@ def compress(
         str, typer.Option(help="Its training data: a folder of `edgewise build`, a file, a hub id.")
     ],
     out: Annotated[Path, typer.Option(help="Where the smaller checkpoint goes.")],
-    layers: Annotated[int | None, typer.Option(help="Keep this many layers, by distillation.", min=1)] = None,
     vocabulary: Annotated[int | None, typer.Option(help="Keep at most this many tokens.", min=1)] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs of the distillation.", min=1)] = 4,
-    seed: Annotated[int, typer.Option(help="Seed of the distillation.")] = 0,
+    keep: Annotated[
+        float | None, typer.Option(help="Prune heads and neurons to this share of the encoder, such as 0.5.")
+    ] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option(help="Keep this many layers: by distillation, or, with --keep, by pruning.", min=1),
+    ] = None,
+    hidden: Annotated[int | None, typer.Option(help="Width of a distilled student.", min=1)] = None,
+    intermediate: Annotated[
+        int | None, typer.Option(help="Feed-forward neurons a layer of a distilled student.", min=1)
+    ] = None,
+    importance: Annotated[str, typer.Option(help="What --keep goes by: taylor or magnitude.")] = "taylor",
+    unlabelled: Annotated[
+        str | None, typer.Option(help="More texts to distil on, labels not needed: a file, a hub id.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of distillation or recovery.", min=1)] = 4,
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     json: Json = False,
 ) -> None:
-    """Make a checkpoint smaller: fewer layers, fewer tokens.
+    """Make a checkpoint smaller: fewer tokens, heads, neurons, layers, a narrower student.
 
-    The result opens with from_pretrained and goes to `edgewise export` like any other.
+    What is taken out is gone from the file. The result opens with from_pretrained and goes to
+    `edgewise export` like any other.
     """
-    from apps.shrink import shrink
+    from apps.shrink import ShrinkConfig, shrink
 
-    result = shrink(checkpoint, data, out, layers=layers, vocabulary=vocabulary, epochs=epochs, seed=seed)
+    config = ShrinkConfig(
+        vocabulary, keep, layers, hidden, intermediate, importance, unlabelled, epochs, seed  # type: ignore[arg-type]
+    )  # fmt: skip
+    result = shrink(checkpoint, data, out, config)
     if json:
         emit(result)
         return

@@ -36,9 +36,7 @@ def export(
     ] = None,
     variant: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Variant to make or keep; repeat for more (default: all; of Keras no full-integer)."
-        ),
+        typer.Option(help="Variant to make (default: fp32 and int8) or keep; repeat for more."),
     ] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Accuracy a variant may lose, as a fraction. [default: 0.01]")

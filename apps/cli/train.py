@@ -48,11 +48,12 @@ def train(
         return
     from apps.flow import build
 
-    paths = build(read, runs, until="student" if read.distil is not None else "teacher")
+    made = {"teacher": True, "pruned": read.prune is not None, "student": read.distil is not None}
+    paths = build(read, runs, until=[name for name, there in made.items() if there][-1])
     if json:
         emit({name: str(path) for name, path in paths.items()})
     else:
-        for name in ("teacher", "student"):
+        for name in made:
             if name in paths:
                 print(f"{name:<8} {paths[name]}")
 

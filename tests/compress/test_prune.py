@@ -1,6 +1,7 @@
 """Structured pruning: what is cut is gone, what is left opens everywhere and recovers."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_what_matters_stays(tiny_checkpoint, tiny_data):
     fewer = choose(model, scores, 0.5 * encoder_parameters(model, family), 2)
     assert fewer.layers == sorted(scores.layers.topk(2).indices.tolist())
     share = encoder_parameters(cut(model, fewer), family) / encoder_parameters(model, family)
-    assert 0.45 < share < 0.55
+    assert 0.49 < share < 0.51
 
 
 @pytest.mark.slow
@@ -133,12 +134,12 @@ def test_half_of_the_encoder_goes_and_the_answers_stay(tiny_checkpoint, tiny_dat
     pruned = prune(tiny_checkpoint, tiny_checkpoint, tiny_data, tmp_path / "pruned", config)
     family = FAMILIES["bert"]
     sizes = [encoder_parameters(open_model(one.path), family) for one in (tiny_checkpoint, pruned)]
-    assert 0.45 < sizes[1] / sizes[0] < 0.55
+    assert 0.49 < sizes[1] / sizes[0] < 0.51
     accuracy = [one.meta["metrics"]["test"]["accuracy"] for one in (tiny_checkpoint, pruned)]
     assert accuracy[1] > accuracy[0] - 0.05 and accuracy[0] > 0.9
     steps = [step["step"] for step in pruned.meta["lineage"]]
     assert steps[-4:] == ["prune", "distil", "prune", "distil"]
-    assert pruned.meta["lineage"][-2]["config"]["kept"]["neurons"] == 32
+    assert pruned.meta["lineage"][-2]["config"]["kept"]["parameters"] == sizes[1]
     assert [file.name for file in tmp_path.iterdir() if not file.name.startswith(".answers")] == ["pruned"]
 
 
@@ -185,7 +186,7 @@ def test_a_killed_pruning_goes_on(tiny_checkpoint, tiny_data, tmp_path, monkeypa
 def test_the_schedule_ends_where_it_should():
     assert schedule(0.5, 1) == [0.5]
     shares = schedule(0.25, 4)
-    assert shares[-1] == 0.25 and all(a > b for a, b in zip(shares, shares[1:], strict=False))
+    assert shares[-1] == 0.25 and all(a > b for a, b in itertools.pairwise(shares))
 
 
 @pytest.mark.parametrize(("change", "message"), [

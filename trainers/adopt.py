@@ -1,0 +1,105 @@
+"""A classifier that somebody else trained: a folder that `from_pretrained` opens becomes a checkpoint."""
+
+import json
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from runtimes.errors import InputError
+from runtimes.files import writing
+from trainers.checkpoint import MANIFEST, Checkpoint, open_checkpoint, seal
+from trainers.finetune import MAX_BATCH, MAX_CHARS, TASK
+
+_MOST_TOKENS = 512
+
+
+def open_or_adopt(path: Path, work: Path) -> Checkpoint:
+    """The checkpoint at `path`; a model folder without checkpoint.json is adopted below `work`."""
+    if (path / MANIFEST).is_file() or not (path / "config.json").is_file():
+        return open_checkpoint(path)
+    return adopt(path, work / f"adopted-{path.resolve().name}")
+
+
+def adopt(source: Path, out: Path) -> Checkpoint:
+    """`source`, a trained sequence classifier (config.json, *.safetensors, tokenizer), as a checkpoint `out`.
+
+    Labels are those of its config; LABEL_0, LABEL_1, … are called 0, 1, … Raises InputError for a base model
+    without a trained head, for weights that would have to be unpickled, and where there is no tokenizer.
+    """
+    from trainers.model import open_model, save_model
+
+    config = _config(source)
+    if not any(source.glob("*.safetensors")):
+        raise InputError(f"{source}: no *.safetensors; save it with save_pretrained (nothing is unpickled)")
+    model = open_model(source)
+    most = _max_tokens(source, model)
+    with writing(out) as folder, TemporaryDirectory(prefix="edgewise-") as work:
+        save_model(model, _tokenizer_folder(source, Path(work)), folder, most)
+        labels = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
+        labels = [re.sub(r"^LABEL_(\d+)$", r"\1", label) for label in labels]
+        if len(set(labels)) != len(labels):
+            raise InputError(f"{source}: config.json names a label twice; give each one a name")
+        origin = {"name": source.resolve().name, "model_type": config["model_type"]}
+        meta = {
+            "task": TASK,
+            "labels": labels,
+            "limits": {"max_tokens": most, "max_chars": MAX_CHARS, "max_batch": MAX_BATCH},
+            "data": {"name": "unknown: trained elsewhere"},
+            "metrics": {},
+            "seed": 0,
+            "lineage": [{"step": "adopted", "config": origin}],
+        }
+        seal(folder, meta)
+    return open_checkpoint(out)
+
+
+def _config(source: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((source / "config.json").read_bytes())
+        kinds = [str(kind) for kind in config.get("architectures") or []]
+        config["model_type"] = str(config["model_type"])
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        raise InputError(
+            f"{source}: config.json is not a transformers config; save the model again"
+        ) from None
+    if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        found = ", ".join(kinds) or "no architecture"
+        raise InputError(
+            f"{source}: {found} is not a trained text classifier (…ForSequenceClassification); "
+            "train one with `edgewise train`"
+        )
+    if config.get("problem_type") in ("regression", "multi_label_classification"):
+        raise InputError(f"{source}: {config['problem_type']} is not supported; one label a text is")
+    return dict(config)
+
+
+def _max_tokens(source: Path, model: Any) -> int:
+    """What model and tokenizer can both take, at most 512."""
+    positions = getattr(model.config, "max_position_embeddings", None) or _MOST_TOKENS
+    if model.config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= 2  # they start to count behind the padding position
+    told = _MOST_TOKENS
+    if (source / "tokenizer_config.json").is_file():
+        value = json.loads((source / "tokenizer_config.json").read_bytes()).get("model_max_length")
+        told = int(value) if isinstance(value, int | float) and 0 < value < 1e6 else told
+    return max(1, min(_MOST_TOKENS, positions, told))
+
+
+def _tokenizer_folder(source: Path, work: Path) -> Path:
+    """Where tokenizer.json lies; made from the slow tokenizer's files where there is none."""
+    if (source / "tokenizer.json").is_file():
+        return source
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+        tokenizer.save_pretrained(work)
+    except (OSError, ValueError, TypeError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(
+            f"{source}: no tokenizer that opens ({reason[:200]}); save it beside the model"
+        ) from None
+    if not (work / "tokenizer.json").is_file():
+        raise InputError(f"{source}: its tokenizer has no fast form (tokenizer.json); choose one that has")
+    return work
