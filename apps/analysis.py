@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from apps.rows import dataset_from
@@ -12,7 +13,8 @@ from device_bench import machine
 from device_bench.figures import number
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable, write_atomic, writing
-from trainers.checkpoint import open_checkpoint
+from trainers.adopt import open_or_adopt
+from trainers.checkpoint import Checkpoint
 from trainers.finetune import relabel
 
 SCHEMA = 1
@@ -23,6 +25,7 @@ def analyse(
 ) -> dict[str, Any]:
     """The result (schema: docs/analysis.md), measured on the validation split; nothing is trained.
 
+    `path` is a checkpoint, or any folder with a classifier that `from_pretrained` opens.
     `out` ending in .html is the page; else a folder with analysis.html, analysis.png and analysis.json.
     Raises InputError for data, a checkpoint or an architecture that cannot serve before it measures.
     """
@@ -32,23 +35,28 @@ def analyse(
     check_analyse(config)
     if out is not None:
         _check_place(out)
-    checkpoint = open_checkpoint(path)
-    parts_of(open_model(checkpoint.path), checkpoint.path)
+    with TemporaryDirectory(prefix="edgewise-") as folder:
+        checkpoint = open_or_adopt(path, Path(folder))
+        parts_of(open_model(checkpoint.path), path)
+        result = _measure(path, checkpoint, data, config)
+    if out is not None:
+        _write(result, out)
+    return result
+
+
+def _measure(path: Path, checkpoint: Checkpoint, data: str, config: AnalyseConfig) -> dict[str, Any]:
     dataset = relabel(dataset_from(data), checkpoint.labels)
     split = dataset.splits.get("validation")
     if not split:
         raise InputError(f"{data}: no validation rows; prepare the data again")
-    result = {
+    return {
         "schema": SCHEMA,
-        "checkpoint": {"name": checkpoint.path.name, "digest": checkpoint.digest, "task": checkpoint.task},
+        "checkpoint": {"name": path.resolve().name, "digest": checkpoint.digest, "task": checkpoint.task},
         "data": {"name": dataset.name, "split": "validation", "rows": len(split)},
         "machine": machine.describe(),
-        **costs(checkpoint, split.texts, config),
+        **costs(checkpoint, split.texts, config, weights=path),
         "sensitivity": sensitivity(checkpoint, split, config.rows, config.seed),
     }
-    if out is not None:
-        _write(result, out)
-    return result
 
 
 def _check_place(out: Path) -> None:

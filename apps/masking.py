@@ -1,12 +1,13 @@
 """Checkpoint + data → masked checkpoint, and the words that say what a mask is worth."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from apps.rows import dataset_from
 from compress.masks import MaskConfig, check_mask, mask_weights
 from runtimes.files import require_replaceable
-from trainers.checkpoint import open_checkpoint
+from trainers.adopt import open_or_adopt
 from trainers.finetune import relabel
 
 
@@ -17,16 +18,28 @@ def mask(
 
     Raises InputError as `compress.masks.mask_weights`.
     """
+    from trainers.evaluate import evaluate
+
     require_replaceable(out)
-    teacher = open_checkpoint(path)
-    most = teacher.limits["max_tokens"]
-    config = MaskConfig(sparsity=sparsity, mask=kind, epochs=epochs, seed=seed, max_tokens=most)  # type: ignore[arg-type]
-    check_mask(config)
-    dataset = relabel(dataset_from(data), teacher.labels)
-    made = mask_weights(teacher, dataset, out, config)
-    before, after = (one.meta["metrics"].get("test", {}).get("accuracy") for one in (teacher, made))
-    about = made.meta["metrics"]["mask"]
-    return {"accuracy": {"before": before, "after": after}, "mask": about, "path": str(out)}
+    with TemporaryDirectory(prefix="edgewise-") as folder:
+        teacher = open_or_adopt(path, Path(folder))
+        config = MaskConfig(
+            sparsity=sparsity,
+            mask=kind,  # type: ignore[arg-type]  # checked below
+            epochs=epochs,
+            seed=seed,
+            max_tokens=teacher.limits["max_tokens"],
+        )
+        check_mask(config)
+        dataset = relabel(dataset_from(data), teacher.labels)
+        made = mask_weights(teacher, dataset, out, config)
+        before = evaluate(teacher, dataset.splits["test"])
+    after = made.meta["metrics"]["test"]
+    return {
+        "accuracy": {"before": before["accuracy"], "after": after["accuracy"], "n": after["n"]},
+        "mask": made.meta["metrics"]["mask"],
+        "path": str(out),
+    }
 
 
 def words(result: dict[str, Any]) -> str:
@@ -40,5 +53,5 @@ def words(result: dict[str, Any]) -> str:
         f"and not faster\n"
         f"gzip -9 {packed['before'] / 1e6:.1f} MB before, {packed['after'] / 1e6:.1f} MB after: all that a "
         f"mask saves\n"
-        f"test    accuracy {accuracy['before']} before, {accuracy['after']} after"
+        f"test    accuracy {accuracy['before']:.4f} before, {accuracy['after']:.4f} after ({accuracy['n']} rows)"
     )

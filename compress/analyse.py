@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.parts import KINDS, Part, bytes_on_disk, flops, modules, parameters, parts_of, share_out
@@ -47,12 +48,16 @@ class Times:
 
 
 def costs(
-    checkpoint: Checkpoint, texts: Sequence[str], config: AnalyseConfig | None = None
+    checkpoint: Checkpoint,
+    texts: Sequence[str],
+    config: AnalyseConfig | None = None,
+    weights: Path | None = None,
 ) -> dict[str, Any]:
     """Tables of what the parts and the modules cost, and of the whole (schema: docs/analysis.md).
 
-    FLOPs are means over the lengths of the timed texts, the first `config.texts` of `texts`. Raises
-    InputError for no texts or an architecture that is not supported.
+    FLOPs are means over the lengths of the timed texts, the first `config.texts` of `texts`. Bytes are those
+    of the files in `weights` (None: the checkpoint's own). Raises InputError for no texts or an architecture
+    that is not supported.
     """
     from trainers.model import open_model, open_tokenizer
 
@@ -66,7 +71,7 @@ def costs(
     ids = tokenizer.encode(list(texts[: config.texts]))
     times = time_parts(model, parts, ids, tokenizer.pad_id, config)
     lengths = [len(one) for one in ids]
-    sizes, unused = share_out(parts, bytes_on_disk(checkpoint.path))
+    sizes, unused = share_out(parts, bytes_on_disk(weights or checkpoint.path))
     rows = [_row(model, part, lengths, sizes[part.name], times) for part in parts]
     whole = {key: sum(row[key] for row in rows) for key in ("parameters", "bytes", "flops")}
     whole |= {**_median(times.hooked), "plain_ms": _median(times.plain)["ms"]}

@@ -55,6 +55,21 @@ def test_a_folder_of_page_picture_and_json(made):
     html.parser.HTMLParser().feed(page)
 
 
+def test_a_model_that_was_trained_elsewhere(tiny_checkpoint, data, tmp_path, capsys):
+    """A half-precision model folder, without our checkpoint.json: its own bytes are told."""
+    from trainers.model import open_model
+
+    place = tmp_path / "theirs"
+    open_model(tiny_checkpoint.path).half().save_pretrained(place)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_checkpoint.path / name, place / name)
+    argv = ["compress", "--analyse", str(place), "--data", data, "--rows", "16", "--json"]
+    assert run(argv) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["checkpoint"]["name"] == "theirs"
+    assert result["whole"]["bytes"] == 2 * result["whole"]["parameters"] and result["rest"]["bytes"] == 0
+
+
 def test_names_are_escaped(made):
     from apps.analysis_page import page
 
