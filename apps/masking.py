@@ -53,5 +53,6 @@ def words(result: dict[str, Any]) -> str:
         f"and not faster\n"
         f"gzip -9 {packed['before'] / 1e6:.1f} MB before, {packed['after'] / 1e6:.1f} MB after: all that a "
         f"mask saves\n"
-        f"test    accuracy {accuracy['before']:.4f} before, {accuracy['after']:.4f} after ({accuracy['n']} rows)"
+        f"test    accuracy {accuracy['before']:.4f} before, {accuracy['after']:.4f} after "
+        f"({accuracy['n']} rows)"
     )
