@@ -106,7 +106,10 @@ def _times(axes: Axes, result: dict[str, Any]) -> None:
     rows = [*result["parts"], {"name": "between parts", "kind": None, **result["rest"]}]
     for place, row in enumerate(rows):
         axes.barh(place, row["ms"], 0.7, color=COLOURS.get(row["kind"], SOFT))
-        axes.text(max(row["ms"], 0), place, f" {number(row['ms'])}", va="center", color=INK, fontsize=10)
+        at = (max(row["ms"], 0.0), place)
+        axes.annotate(
+            number(row["ms"]), at, (3, 0), textcoords="offset points", va="center", color=INK, fontsize=10
+        )
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1.16 * max(row["ms"] for row in rows))
