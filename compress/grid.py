@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 # No scale is smaller (ai-edge-quantizer's bound): a row of zeros stays one.
@@ -20,8 +21,8 @@ class Grid:
     """`bits` a weight, and a scale for each row (output channel, or token of an embedding), or with `block`
     for each `block` neighbours in a row.
 
-    By row, the largest magnitude is 2^(bits-1) - 1: LiteRT's weights, and ONNX Runtime's int8 ones. By block it
-    is -2^(bits-1): ONNX Runtime's MatMulNBits.
+    By row, the largest magnitude is 2^(bits-1) - 1: LiteRT's weights, and ONNX Runtime's int8 ones. By block
+    it is -2^(bits-1): ONNX Runtime's MatMulNBits.
     """
 
     bits: int
@@ -94,3 +95,23 @@ def clipped(weight: "torch.Tensor", grid: Grid, steps: int = 20) -> "torch.Tenso
         best = torch.where(error < least, drawn, best)
         least = torch.minimum(error, least)
     return best.reshape(len(weight), -1)[:, : weight.shape[1]]
+
+
+def for_blocks(weight: "np.ndarray", bits: int, block: int) -> "tuple[np.ndarray, np.ndarray]":
+    """Whole numbers int8 (rows, blocks, block) and scales float32 (rows, blocks) as MatMulNBits holds them.
+
+    A weight (rows, width) that lies on the row grid keeps it, so that a checkpoint trained for LiteRT's grid
+    is exact in ONNX Runtime too; any other gets the block grid.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    given = torch.tensor(weight, dtype=torch.float32)
+    whole, scale = parts(given, Grid(bits))
+    near = (whole * scale).reshape(given.shape)
+    if ((near - given).abs() <= scale.reshape(-1, 1) * 1e-3).all():
+        whole = F.pad(whole, (0, -given.shape[1] % block)).view(len(given), -1, block)
+        scale = scale.expand(len(given), whole.shape[1], 1)
+    else:
+        whole, scale = parts(given, Grid(bits, block))
+    return whole.numpy().astype("int8"), scale[..., 0].contiguous().numpy()
