@@ -97,21 +97,15 @@ def clipped(weight: "torch.Tensor", grid: Grid, steps: int = 20) -> "torch.Tenso
     return best.reshape(len(weight), -1)[:, : weight.shape[1]]
 
 
-def for_blocks(weight: "np.ndarray", bits: int, block: int) -> "tuple[np.ndarray, np.ndarray]":
-    """Whole numbers int8 (rows, blocks, block) and scales float32 (rows, blocks) as MatMulNBits holds them.
+def row_scales(weight: "np.ndarray", bits: int) -> "np.ndarray | None":
+    """The scales float32 (rows, 1) of a weight (rows, width) that lies on the row grid; None where it does not.
 
-    A weight (rows, width) that lies on the row grid keeps it, so that a checkpoint trained for LiteRT's grid
-    is exact in ONNX Runtime too; any other gets the block grid.
+    A quantizer with finer blocks takes these for all blocks of a row, so that a checkpoint trained for one
+    engine's grid is exact on the other's.
     """
-    import torch
-    from torch.nn import functional as F
+    import numpy as np
 
-    given = torch.tensor(weight, dtype=torch.float32)
-    whole, scale = parts(given, Grid(bits))
-    near = (whole * scale).reshape(given.shape)
-    if ((near - given).abs() <= scale.reshape(-1, 1) * 1e-3).all():
-        whole = F.pad(whole, (0, -given.shape[1] % block)).view(len(given), -1, block)
-        scale = scale.expand(len(given), whole.shape[1], 1)
-    else:
-        whole, scale = parts(given, Grid(bits, block))
-    return whole.numpy().astype("int8"), scale[..., 0].contiguous().numpy()
+    most = 2 ** (bits - 1) - 1
+    scale = np.maximum(np.abs(weight).max(1, keepdims=True), TINY).astype(np.float32) / np.float32(most)
+    off = np.abs(np.rint(weight / scale) * scale - weight)
+    return scale if (off <= 1e-3 * scale).all() else None

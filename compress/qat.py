@@ -26,12 +26,12 @@ Activations = Literal["none", "dynamic"]
 
 @dataclass(frozen=True)
 class QatConfig(TrainConfig):
-    """`bits` a weight, 4 or 8, of every linear layer and of the word embeddings. `block`: None for a scale each
-    output channel and each token (the grid of LiteRT's wi4 and wi8 and of ONNX Runtime's int8), or as many
-    neighbours as MatMulNBits gives a scale (16, 32, 64, 128). `clip` draws outliers in before training, to where
-    rounding errs least. `activations` dynamic also rounds the inputs of linear layers to 8 bits, token by token,
-    as both engines do where they compute in whole numbers. `temperature`, `alpha` and `hidden_weight` as in
-    [distil]; `hidden_weight` needs a teacher of the same width."""
+    """`bits` a weight, 4 or 8, of every linear layer and of the word embeddings. `block`: None for a scale for
+    each output channel and each token, the grid of LiteRT's wi4 and wi8 and of ONNX Runtime's int8 products;
+    or as many neighbours as MatMulNBits gives a scale (16, 32, 64 or 128). `clip` draws outliers in before
+    training, to where rounding errs least. `activations` dynamic also rounds what linear layers read to 8
+    bits, token by token, as the engines do where they compute in whole numbers. `temperature`, `alpha` and
+    `hidden_weight` as in [distil]; `hidden_weight` needs a teacher of the same width."""
 
     bits: int = 4
     block: int | None = None
@@ -58,11 +58,11 @@ def check_qat(config: QatConfig) -> None:
 def quantization_aware(
     teacher: Checkpoint, start: Checkpoint, dataset: Dataset, out: Path, config: QatConfig | None = None
 ) -> Checkpoint:
-    """A checkpoint at `out`: `start` trained with rounded weights, taught by `teacher` (which may be `start`).
+    """A checkpoint at `out`: `start` trained with rounded weights, taught by `teacher` (or by `start` itself).
 
     Its weights lie on the grid, in fp32; `from_pretrained` opens it, and it exports as any other. Killed and
-    called again, it goes on from the last resume point. Raises InputError for an architecture, a value or data
-    that cannot serve.
+    called again, it goes on from the last resume point. Raises InputError for an architecture, a value or
+    data that cannot serve.
     """
     config = config or QatConfig()
     check_qat(config)
@@ -92,7 +92,7 @@ def _taught(config: QatConfig, layers: int) -> DistilConfig:
 
 
 def round_weights(model: Any, config: QatConfig) -> None:
-    """What quantization after training does to `model`, in place: its weights go to the nearest grid points."""
+    """Quantization after training, to compare with: `model`'s weights go to the nearest points of the grid."""
     import torch
 
     fold_token_types(model)

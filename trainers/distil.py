@@ -68,9 +68,10 @@ def teach(
     student: Any, kept: Kept, teacher: Checkpoint, start: Checkpoint, dataset: Dataset, out: Path,
     config: DistilConfig, more: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train `student` (`kept` of `start`) in place to its best epoch, taught by `teacher`; figures of the run.
+    """Train `student` (`kept` of `start`) in place to its best epoch, taught by `teacher`; gives figures.
 
-    Resume points lie beside `out`; `more` is what else goes into the run, so that another run does not use them.
+    Resume points lie beside `out`; `more` is what else makes the run, so that no other run takes them for its
+    own.
     """
     from trainers.fit import fit, rows_of
     from trainers.model import open_tokenizer

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from compress.grid import Grid, clipped, for_blocks, parts, rounded, straight_through
+from compress.grid import Grid, clipped, parts, rounded, row_scales, straight_through
 
 GRIDS = [Grid(4), Grid(8), Grid(4, 16), Grid(4, 32), Grid(8, 32)]
 WEIGHTS = arrays(
@@ -69,16 +69,19 @@ def test_a_block_grid_is_what_onnx_runtime_quantizer_makes(block):
     np.testing.assert_array_equal(ours, theirs.reshape(rows, -1)[:, :width])
 
 
-def test_weights_on_the_row_grid_go_into_blocks_as_they_are():
+@settings(deadline=None)
+@given(WEIGHTS, st.sampled_from([4, 8]))
+def test_the_scales_of_rounded_rows_are_found_again(weight, bits):
+    whole, scale = parts(torch.tensor(weight), Grid(bits))
+    found = row_scales((whole * scale).reshape(weight.shape).numpy(), bits)
+    np.testing.assert_allclose(found, scale[:, 0].numpy(), rtol=1e-6)
+
+
+def test_other_weights_have_no_row_scales():
     weight = torch.randn(7, 50, generator=torch.Generator().manual_seed(0))
-    for grid in (Grid(4), Grid(4, 16)):
-        once = rounded(weight, grid).numpy()
-        whole, scale = for_blocks(once, 4, 16)
-        assert whole.dtype == np.int8 and whole.shape == (7, 4, 16) and scale.shape == (7, 4)
-        np.testing.assert_allclose((whole * scale[..., None]).reshape(7, -1)[:, :50], once, rtol=1e-6)
-    whole, scale = for_blocks(weight.numpy(), 4, 16)  # not on a grid yet: what MatMulNBits does
-    want = rounded(weight, Grid(4, 16)).numpy()
-    np.testing.assert_allclose((whole * scale[..., None]).reshape(7, -1)[:, :50], want, rtol=1e-6)
+    assert row_scales(weight.numpy(), 4) is None
+    assert row_scales(rounded(weight, Grid(4, 16)).numpy(), 4) is None
+    assert row_scales(rounded(weight, Grid(8)).numpy(), 4) is None
 
 
 @pytest.mark.parametrize("grid", GRIDS)
