@@ -98,7 +98,7 @@ def clipped(weight: "torch.Tensor", grid: Grid, steps: int = 20) -> "torch.Tenso
 
 
 def row_scales(weight: "np.ndarray", bits: int) -> "np.ndarray | None":
-    """The scales float32 (rows, 1) of a weight (rows, width) that lies on the row grid; None where it does not.
+    """The scales float32 (rows, 1) of a weight (rows, width) on the row grid; None where it is not on it.
 
     A quantizer with finer blocks takes these for all blocks of a row, so that a checkpoint trained for one
     engine's grid is exact on the other's.

@@ -26,8 +26,8 @@ Activations = Literal["none", "dynamic"]
 
 @dataclass(frozen=True)
 class QatConfig(TrainConfig):
-    """`bits` a weight, 4 or 8, of every linear layer and of the word embeddings. `block`: None for a scale for
-    each output channel and each token, the grid of LiteRT's wi4 and wi8 and of ONNX Runtime's int8 products;
+    """`bits` a weight, 4 or 8, of every linear layer and of the word embeddings. `block`: None for one scale
+    an output channel and one a token, the grid of LiteRT's wi4 and wi8 and of ONNX Runtime's int8 products;
     or as many neighbours as MatMulNBits gives a scale (16, 32, 64 or 128). `clip` draws outliers in before
     training, to where rounding errs least. `activations` dynamic also rounds what linear layers read to 8
     bits, token by token, as the engines do where they compute in whole numbers. `temperature`, `alpha` and
@@ -58,7 +58,7 @@ def check_qat(config: QatConfig) -> None:
 def quantization_aware(
     teacher: Checkpoint, start: Checkpoint, dataset: Dataset, out: Path, config: QatConfig | None = None
 ) -> Checkpoint:
-    """A checkpoint at `out`: `start` trained with rounded weights, taught by `teacher` (or by `start` itself).
+    """A checkpoint at `out`: `start` trained with rounded weights, taught by `teacher` (or by `start`).
 
     Its weights lie on the grid, in fp32; `from_pretrained` opens it, and it exports as any other. Killed and
     called again, it goes on from the last resume point. Raises InputError for an architecture, a value or
@@ -92,7 +92,7 @@ def _taught(config: QatConfig, layers: int) -> DistilConfig:
 
 
 def round_weights(model: Any, config: QatConfig) -> None:
-    """Quantization after training, to compare with: `model`'s weights go to the nearest points of the grid."""
+    """Quantization after training, to compare with: the weights of `model` go to the nearest grid points."""
     import torch
 
     fold_token_types(model)
