@@ -148,14 +148,15 @@ def matmul_nbits(source: str, target: str) -> None:
 
 def test_int8_of_onnx_runtime_keeps_int8_weights(tiny_checkpoint, tmp_path):
     """quantize_dynamic meets weights on the int8 grid: the same whole numbers come out."""
-    from compress.quantize import onnx_dynamic_int8
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
     from export.variants import export_variant
 
     model, config = open_model(tiny_checkpoint.path), dataclasses.replace(QUICK, bits=8)
     round_weights(model, config)
     checkpoint = sealed(model, tiny_checkpoint, tmp_path / "rounded")
     made = export_variant("onnx-fp32", checkpoint.path, None, [8], tmp_path / "onnx")
-    onnx_dynamic_int8(str(made.path), str(tmp_path / "int8.onnx"))
+    quantize_dynamic(made.path, tmp_path / "int8.onnx", weight_type=QuantType.QInt8, per_channel=True)
     stored = {
         one.name: numpy_helper.to_array(one) for one in onnx.load(tmp_path / "int8.onnx").graph.initializer
     }
