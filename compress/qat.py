@@ -26,8 +26,8 @@ Activations = Literal["none", "dynamic"]
 
 @dataclass(frozen=True)
 class QatConfig(TrainConfig):
-    """`bits` a weight, 4 or 8, of every linear layer and of the word embeddings. `block`: None for one scale
-    an output channel and one a token, the grid of LiteRT's wi4 and wi8 and of ONNX Runtime's int8 products;
+    """`bits` a weight, 4 or 8, of every linear layer and embedding. `block`: None for one scale an output
+    channel and one a token, the grid of LiteRT's wi4 and wi8 and of ONNX Runtime's int8 products;
     or as many neighbours as MatMulNBits gives a scale (16, 32, 64 or 128). `clip` draws outliers in before
     training, to where rounding errs least. `activations` dynamic also rounds what linear layers read to 8
     bits, token by token, as the engines do where they compute in whole numbers. `temperature`, `alpha` and
@@ -131,11 +131,10 @@ def _start(weight: "torch.Tensor", config: QatConfig) -> "torch.Tensor":
 
 
 def quantizable(model: Any) -> list[Any]:
-    """The modules whose weights both engines' quantizers round: linear layers and the word embeddings."""
+    """The modules whose weights the engines' quantizers round: linear layers and embeddings."""
     import torch
 
-    words = model.get_input_embeddings()
-    return [words, *(one for one in model.modules() if isinstance(one, torch.nn.Linear))]
+    return [one for one in model.modules() if isinstance(one, torch.nn.Linear | torch.nn.Embedding)]
 
 
 def fold_token_types(model: Any) -> None:
