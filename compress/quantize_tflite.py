@@ -5,6 +5,7 @@ from typing import Any
 
 from compress.grid import row_scales
 
+
 def tflite_dynamic_wi8_afp32(source: str, target: str) -> None:
     """int8 weights per channel, activations quantized on the fly per token, fp32 at every border."""
     from ai_edge_quantizer import recipe
