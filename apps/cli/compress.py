@@ -31,6 +31,9 @@ def compress(
     unlabelled: Annotated[
         str | None, typer.Option(help="More texts to distil on, labels not needed: a file, a hub id.")
     ] = None,
+    qat: Annotated[
+        int | None, typer.Option(help="Train for weights of 4 or 8 bits; export an int4 or int8 variant.")
+    ] = None,
     sparsity: Annotated[
         float | None,
         typer.Option(help="Mask this share of the encoder's weights. The file stays as large as it was."),
@@ -45,12 +48,14 @@ def compress(
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     json: Json = False,
 ) -> None:
-    """Make a checkpoint smaller: fewer tokens, heads, neurons, layers, a narrower student.
+    """Make a checkpoint smaller: fewer tokens, heads, neurons, layers, a narrower student, fewer bits.
 
     What is taken out is gone from the file. The result opens with from_pretrained and goes to
     `edgewise export` like any other. --analyse and --sparsity stand alone.
     """
-    smaller = any(one is not None for one in (vocabulary, keep, layers, hidden, intermediate, unlabelled))
+    smaller = any(
+        one is not None for one in (vocabulary, keep, layers, hidden, intermediate, unlabelled, qat)
+    )
     _one_of({"--analyse": analyse, "--sparsity": sparsity is not None, "what makes it smaller": smaller})
     if analyse:
         _analyse(checkpoint, data, out, rows, seed, json)
@@ -62,7 +67,8 @@ def compress(
     from apps.shrink import ShrinkConfig, shrink
 
     config = ShrinkConfig(
-        vocabulary, keep, layers, hidden, intermediate, importance, unlabelled, epochs, seed  # type: ignore[arg-type]
+        vocabulary, keep, layers, hidden, intermediate, importance,  # type: ignore[arg-type]
+        unlabelled, qat, epochs, seed,
     )  # fmt: skip
     result = shrink(checkpoint, data, out, config)
     if json:
