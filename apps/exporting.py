@@ -46,7 +46,7 @@ def export_checkpoint(
             out_of = Path(folder) / name
             made[name] = export_variant(name, checkpoint.path, parent, lengths, out_of, calibration)
         name = out.name.removesuffix(".bundle")
-        makings = Makings(list(made.values()), calibration=calibration)
+        makings = Makings(list(made.values()), checkpoint.path, calibration)
         chosen, budget = [made[one] for one in names], Budget(max_drop=max_drop)
         packed = pack(checkpoint, chosen, dataset, out, name, budget, makings)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

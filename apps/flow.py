@@ -25,7 +25,7 @@ from runtimes.files import require_replaceable, writing
 
 os.environ.setdefault("USE_TF", "0")
 # Steps that all processes of a distributed run take part in.
-_TRAINING = ("teacher", "pruned", "student")
+_TRAINING = ("teacher", "pruned", "student", "qat")
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,14 @@ def _plan_training(recipe: Recipe, data: Step, add: Callable[..., Step]) -> tupl
             lambda out: _student(recipe, data, teacher, start, out),
             parents=[teacher.path.name, start.path.name],
             distil=asdict(recipe.distil),
+        )
+    if recipe.qat is not None:
+        fine = last
+        last = add(
+            "qat",
+            lambda out: _qat(recipe, data, teacher, fine, out),
+            parents=[teacher.path.name, fine.path.name],
+            qat=asdict(recipe.qat),
         )
     return teacher, last
 
@@ -275,6 +283,16 @@ def _student(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) 
     assert recipe.distil is not None
     dataset = open_data(data.path)
     distil(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.distil)
+
+
+def _qat(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
+    from compress.qat import quantization_aware
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import open_data
+
+    assert recipe.qat is not None
+    dataset = open_data(data.path)
+    quantization_aware(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.qat)
 
 
 def _plan_exports(recipe: Recipe, data: Step, checkpoint: Step, add: Callable[..., Step]) -> dict[str, Step]:

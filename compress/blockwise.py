@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from compress.graph import Model, add_constant, constants, products, rewrite, tables, without_orphans
+from compress.grid import row_scales
 
 # ONNX Runtime may quantize activations to int8 in blocks too: its fastest kernels.
 _INT8_COMPUTE = 4
@@ -26,7 +27,8 @@ def quantize_blocks(weight: np.ndarray, bits: int, block: int) -> tuple[np.ndarr
     """(rows, K) fp32 → codes uint8 (rows, blocks, block) with zero at 2^(bits-1), scales fp32 (rows, blocks).
 
     In 4 bits the extreme of a block lies at -8, and its scale is the one of a few with the least squared
-    error: a single large weight would else cost all the others their precision.
+    error: a single large weight would else cost all the others their precision. Weights that were trained to
+    lie on a grid with one scale a row keep it.
     """
     rows, width = weight.shape
     blocks = -(-width // block)
@@ -36,7 +38,10 @@ def quantize_blocks(weight: np.ndarray, bits: int, block: int) -> tuple[np.ndarr
     extreme = np.take_along_axis(values, np.abs(values).argmax(-1)[..., None], -1)
     scale = extreme / -middle if bits == 4 else np.abs(extreme) / (middle - 1)
     scale = np.where(scale == 0, np.float32(1), scale).astype(np.float32)
-    if bits == 4:
+    by_row = row_scales(weight, bits)
+    if by_row is not None:
+        scale = np.broadcast_to(by_row[..., None], scale.shape)
+    elif bits == 4:
         scale = _least_error(values, scale, middle)
     return (_codes(values, scale, middle) + middle).astype(np.uint8), scale[..., 0]
 

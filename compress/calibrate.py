@@ -1,4 +1,4 @@
-"""Calibration data: a few labelled training rows, by which a quantizer sets ranges and measures its damage."""
+"""Calibration data: a few labelled training rows, by which a quantizer sets ranges and measures damage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

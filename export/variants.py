@@ -11,7 +11,7 @@ from compress.calibrate import Calibration, write_rows
 from compress.child import in_child
 from export.litert import to_tflite
 from export.onnx import to_onnx
-from export.variant import CALIBRATED, KNOWN, Variant
+from export.variant import CALIBRATED, KNOWN, Variant, about
 from runtimes.errors import InputError
 from runtimes.files import writing
 
@@ -56,7 +56,7 @@ def export_variant(
 
 def open_variant(name: str, folder: Path) -> Variant:
     """A variant that `export_variant` wrote."""
-    return Variant(name, folder / KNOWN[name][3], json.loads((folder / "details.json").read_bytes()))
+    return Variant(name, folder / about(name)[3], json.loads((folder / "details.json").read_bytes()))
 
 
 def _make(

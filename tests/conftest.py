@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ.setdefault("USE_TF", "0")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -135,3 +138,14 @@ def tiny_bundle(tiny_checkpoint, tiny_variants, tiny_data, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("bundle") / "tiny.bundle"
     return pack(tiny_checkpoint, list(tiny_variants.values()), tiny_data, out, "tiny", Budget()).path
+
+
+@pytest.fixture(scope="session")
+def tiny_keras(tmp_path_factory):
+    """A folder of tiny Keras models in every form that a user may bring: tests/support/tiny_keras.py."""
+    pytest.importorskip("keras")
+    folder = tmp_path_factory.mktemp("keras")
+    command = [sys.executable, str(Path(__file__).parent / "support" / "tiny_keras.py"), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder

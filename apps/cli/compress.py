@@ -1,18 +1,20 @@
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from apps.cli.options import Json, emit
-from runtimes.errors import InputError
 
 
 def compress(
-    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint to make smaller.")],
+    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint to make smaller, or to look into.")],
     data: Annotated[
         str, typer.Option(help="Its training data: a folder of `edgewise build`, a file, a hub id.")
     ],
-    out: Annotated[Path, typer.Option(help="Where the smaller checkpoint goes.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the result goes; with --analyse a page (.html) or a folder, or nowhere."),
+    ] = None,
     vocabulary: Annotated[int | None, typer.Option(help="Keep at most this many tokens.", min=1)] = None,
     keep: Annotated[
         float | None, typer.Option(help="Prune heads and neurons to this share of the encoder, such as 0.5.")
@@ -29,7 +31,20 @@ def compress(
     unlabelled: Annotated[
         str | None, typer.Option(help="More texts to distil on, labels not needed: a file, a hub id.")
     ] = None,
+    qat: Annotated[
+        int | None, typer.Option(help="Train for weights of 4 or 8 bits; export an int4 or int8 variant.")
+    ] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(help="Mask this share of the encoder's weights. The file stays as large as it was."),
+    ] = None,
+    mask: Annotated[str, typer.Option(help="With --sparsity: global, layer, movement or 2:4.")] = "global",
     epochs: Annotated[int, typer.Option(help="Epochs of distillation or recovery.", min=1)] = 4,
+    analyse: Annotated[
+        bool,
+        typer.Option("--analyse", help="Train nothing: tell what each part costs and what it is worth."),
+    ] = False,
+    rows: Annotated[int, typer.Option(help="With --analyse: most rows to measure on.", min=16)] = 512,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     json: Json = False,
     max_drop: Annotated[
@@ -50,30 +65,37 @@ def compress(
         typer.Option(help="Search: Optuna RDB URL, to share one study (default: SQLite beside OUT)."),
     ] = None,
 ) -> None:
-    """Make a checkpoint smaller: fewer tokens, heads, neurons, layers, a narrower student.
+    """Make a checkpoint smaller: fewer tokens, heads, neurons, layers, a narrower student, fewer bits.
 
     What is taken out is gone from the file. The result opens with from_pretrained and goes to
-    `edgewise export` like any other. --max-drop searches instead: shapes and variants are tried under that
-    budget, and OUT is the bundle of the pick (docs/search.md).
+    `edgewise export` like any other. --analyse and --sparsity stand alone; so does --max-drop, which
+    searches: shapes and variants are tried under that budget, and OUT is the bundle of the pick.
     """
+    shape = (vocabulary, keep, layers, hidden, intermediate, qat)
+    smaller = any(one is not None for one in (*shape, unlabelled if max_drop is None else None))
+    _one_of({"--analyse": analyse, "--sparsity": sparsity is not None, "--max-drop": max_drop is not None,
+             "what makes it smaller": smaller})  # fmt: skip
+    if analyse:
+        _analyse(checkpoint, data, out, rows, seed, json)
+        return
+    out = _given(out)
+    if sparsity is not None:
+        _mask(checkpoint, data, out, sparsity, mask, epochs, seed, json)
+        return
+    targets = {"target_latency_ms": target_latency_ms, "target_size_mb": target_size_mb, "storage": storage}
     if max_drop is not None:
         from apps.cli.searching import run_search
 
-        shape = {"vocabulary": vocabulary, "keep": keep, "layers": layers, "hidden": hidden}
-        run_search(checkpoint, data, out, {**shape, "intermediate": intermediate}, json, max_drop=max_drop,
-                   target_latency_ms=target_latency_ms, target_size_mb=target_size_mb, on=on, trials=trials,
-                   variants=tuple(variant or ()), storage=storage, importance=importance,
-                   unlabelled=unlabelled, epochs=epochs, seed=seed)  # fmt: skip
+        run_search(checkpoint, data, out, json, max_drop=max_drop, on=on, trials=trials,
+                   variants=tuple(variant or ()), importance=importance, unlabelled=unlabelled,
+                   epochs=epochs, seed=seed, **targets)  # fmt: skip
         return
-    needs_search = {"target-latency-ms": target_latency_ms, "target-size-mb": target_size_mb,
-                    "variant": variant, "storage": storage}  # fmt: skip
-    given = [f"--{name}" for name, value in needs_search.items() if value is not None]
-    if given:
-        raise InputError(f"{given[0]} goes with a search; add --max-drop, such as --max-drop 0.01")
+    _need_search({**targets, "variant": variant})
     from apps.shrink import ShrinkConfig, shrink
 
     config = ShrinkConfig(
-        vocabulary, keep, layers, hidden, intermediate, importance, unlabelled, epochs, seed  # type: ignore[arg-type]
+        vocabulary, keep, layers, hidden, intermediate, importance,  # type: ignore[arg-type]
+        unlabelled, qat, epochs, seed,
     )  # fmt: skip
     result = shrink(checkpoint, data, out, config)
     if json:
@@ -82,4 +104,54 @@ def compress(
     for key in ("before", "after"):
         about = result[key]
         print(f"{key:<7} {about['bytes'] / 1e6:6.1f} MB  accuracy {about['accuracy']}")
+    print(out)
+
+
+def _one_of(wanted: dict[str, bool]) -> None:
+    from runtimes.errors import InputError
+
+    given = [name for name, there in wanted.items() if there]
+    if len(given) > 1:
+        raise InputError(f"{given[0]} does not go with {given[1]}; run `edgewise compress` once for each")
+
+
+def _need_search(options: dict[str, Any]) -> None:
+    from runtimes.errors import InputError
+
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if given:
+        raise InputError(f"{given[0]} goes with a search; add --max-drop, such as --max-drop 0.01")
+
+
+def _given(out: Path | None) -> Path:
+    from runtimes.errors import InputError
+
+    if out is None:
+        raise InputError("where does the checkpoint go? give --out")
+    return out
+
+
+def _analyse(path: Path, data: str, out: Path | None, rows: int, seed: int, json: bool) -> None:
+    from apps.analysis import AnalyseConfig, table
+    from apps.analysis import analyse as run
+
+    result: dict[str, Any] = run(path, data, out, AnalyseConfig(rows=rows, seed=seed))
+    if json:
+        emit(result)
+        return
+    print(table(result))
+    if out is not None:
+        print(out)
+
+
+def _mask(
+    path: Path, data: str, out: Path, sparsity: float, kind: str, epochs: int, seed: int, json: bool
+) -> None:
+    from apps.masking import mask, words
+
+    result = mask(path, data, out, sparsity, kind, epochs, seed)
+    if json:
+        emit(result)
+        return
+    print(words(result))
     print(out)

@@ -1,19 +1,13 @@
-"""The search of `edgewise compress --max-drop`: what it refuses, and what it prints."""
+"""The search of `edgewise compress --max-drop`, and what it prints."""
 
 from pathlib import Path
 from typing import Any
 
 from apps.cli.options import emit
-from runtimes.errors import InputError
 
 
-def run_search(
-    checkpoint: Path, data: str, out: Path, shape: dict[str, Any], json: bool, **options: Any
-) -> None:
-    """Search and print; `shape` are the options of the verb that a search chooses itself."""
-    given = [f"--{name}" for name, value in shape.items() if value is not None]
-    if given:
-        raise InputError(f"{given[0]} is chosen by the search; leave it or --max-drop out")
+def run_search(checkpoint: Path, data: str, out: Path, json: bool, **options: Any) -> None:
+    """Search, with `options` of `SearchConfig`, and print what was found."""
     from apps.search import SearchConfig, search
 
     result = search(checkpoint, data, out, SearchConfig(**options))

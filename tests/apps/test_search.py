@@ -202,7 +202,7 @@ def test_options_that_do_not_go_together(capsys):
     assert run([*argv, "--target-size-mb", "3"]) == 2
     assert run([*argv, "--max-drop", "0.01", "--on", "pi@host"]) == 5
     told = capsys.readouterr().err.splitlines()
-    assert "--layers is chosen by the search" in told[0] and "add --max-drop" in told[1]
+    assert "--max-drop does not go with what makes it smaller" in told[0] and "add --max-drop" in told[1]
     assert len(told) == 3
 
 
