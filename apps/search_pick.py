@@ -91,19 +91,29 @@ def misses(one: Tried, targets: Targets, original: Original) -> dict[str, float]
 def pick(tried: Sequence[Tried], targets: Targets, original: Original) -> Tried | None:
     """The trial to ship, None where none keeps the budget.
 
-    With a latency target alone the smallest that meets it, with a size target alone the fastest; else the
-    one with the largest product of speed and shrinkage. Never one that is slower than the original's fp32.
+    With a latency target alone the smallest that meets it, with a size target alone the fastest (of those
+    that are as fast within what can be told apart, the smallest); else the one with the largest product of
+    speed and shrinkage. Never one that is slower than the original's fp32.
     """
     fits = [one for one in tried if not misses(one, targets, original)]
+    if targets.size_mb is not None and targets.latency_ms is None:
+        fits = _as_fast_as_the_fastest(fits)
     return min(fits, key=lambda one: _rank(one, targets), default=None)
+
+
+def _as_fast_as_the_fastest(tried: Sequence[Tried]) -> list[Tried]:
+    """Intervals that overlap the fastest one's, or medians within 5%: two runs differ by as much."""
+    best = max(tried, key=lambda one: one.speed or 0, default=None)
+    if best is None or best.speed is None or best.speed_ci95 is None:
+        return []
+    least = min(best.speed_ci95[0], 0.95 * best.speed)
+    return [one for one in tried if one.speed_ci95 is not None and one.speed_ci95[1] >= least]
 
 
 def _rank(one: Tried, targets: Targets) -> tuple[float, float, float, int]:
     accuracy, p50, size = one.figures or (0.0, 0.0, 0)
-    first = {(True, False): size, (False, True): p50}.get(
-        (targets.latency_ms is not None, targets.size_mb is not None), p50 * size
-    )
-    return first, p50 * size, -accuracy, one.number
+    both = (targets.latency_ms is None) == (targets.size_mb is None)
+    return p50 * size if both else size, p50 * size, -accuracy, one.number
 
 
 def nearest(tried: Sequence[Tried], targets: Targets, original: Original) -> Tried | None:

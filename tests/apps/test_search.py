@@ -245,7 +245,21 @@ def test_the_pick_keeps_everything(tried, latency, size):
         if latency and not size:
             assert chosen.size_bytes == min(t.size_bytes for t in fits)
         if size and not latency:
-            assert chosen.p50_ms == min(t.p50_ms for t in fits)
+            fastest = min(t.p50_ms for t in fits)
+            assert chosen.p50_ms == fastest
+            assert chosen.size_bytes == min(t.size_bytes for t in fits if t.p50_ms == fastest)
+
+
+def test_speeds_that_cannot_be_told_apart_are_a_tie():
+    """Fewer tokens cost no time: the larger vocabulary must not win by noise."""
+    tried = [
+        one(1, p50=4.9, size=20_000_000),
+        one(2, p50=5.2, size=9_000_000, vocabulary=9000),
+        one(3, p50=9.0),
+    ]
+    assert pick(tried, Targets(0.01, None, 30.0), ORIGINAL).number == 2
+    apart = [replace(t, speed_ci95=(t.speed, t.speed)) for t in tried]
+    assert pick(apart, Targets(0.01, None, 30.0), ORIGINAL).number == 1
 
 
 def test_what_is_missed_is_told():
