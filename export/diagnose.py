@@ -1,9 +1,9 @@
 """Which layer and which tensor of a quantized graph are at fault: its error against the fp32 graph.
 
 Hidden states after each normalisation say in which layer the error grows most; within that layer the first
-tensor that already has most of the error is named. Both formats name the same tensors in the fp32 graph and
-in what is quantized from it. The graphs run in a child process on a few golden inputs, TFLite with its
-reference kernels: with the delegate no tensor between inputs and outputs can be read.
+tensor that already has most of the error is named. ONNX tensors are matched by name, TFLite operators by
+their order. The graphs run in a child process on a few golden inputs, TFLite with its built-in kernels: with
+the delegate no tensor between inputs and outputs can be read.
 """
 
 import re

@@ -1,7 +1,8 @@
 """Two graphs of one format on the same inputs, tensor by tensor; through `in_child`: interpreters crash."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,17 @@ def _onnx_run(graph: Any, taps: list[str]) -> _Run:
 
 
 def _tflite(want: Path, got: Path, rows: list[np.ndarray], details: dict[str, Any]) -> list[dict[str, Any]]:
-    """All on one signature, the shortest that holds half of the inputs; longer ones are left out."""
-    graphs = [_TFLite(path) for path in (want, got)]
+    """All on one signature, the shortest that holds half of the inputs; longer ones are left out.
+
+    A quantized file names no inner tensors, so operators are matched by their order.
+    """
     signatures = {int(length): key for length, key in details["signatures"].items()}
     usual = float(np.median([ids.shape[1] for ids in rows]))
     length = min((one for one in signatures if one >= usual), default=max(signatures))
-    order: dict[str, tuple[str, bool]] = {}
+    left, right = (_TFLite(path, signatures[length]) for path in (want, got))
+    if [one.code for one in left.operators] != [one.code for one in right.operators]:
+        raise ValueError("the graphs differ in their operators")
+    taps = _tflite_taps(left.operators)
     sums = _Sums()
     for ids in (ids for ids in rows if ids.shape[1] <= length):
         count = ids.shape[1]
@@ -105,17 +111,43 @@ def _tflite(want: Path, got: Path, rows: list[np.ndarray], details: dict[str, An
         padded[:, :count] = ids
         feeds = {"input_ids": padded, "attention_mask": np.arange(length)[None] < count}
         named = {arg: feeds[ours].astype(np.int32) for arg, ours in details["inputs"].items()}
-        left, right = (graph.run(signatures[length], named) for graph in graphs)
-        for key in (key for key in left if key in right):
-            order[key] = left[key][:2]
-            sums.add(key, left[key][2], right[key][2], length, count)
-    return sums.rows(order)
+        left.run(named)
+        right.run(named)
+        for place in taps:
+            sums.add(str(place), left.output(place), right.output(place), length, count)
+    return sums.rows({str(place): tap for place, tap in taps.items()})
+
+
+@dataclass(frozen=True)
+class _Operator:
+    """`module`: what the output is named for; `weight`: what the weights are named for, if there are any."""
+
+    code: str
+    output: int
+    module: str
+    weight: str | None
+
+
+def _tflite_taps(operators: list[_Operator]) -> dict[int, tuple[str, bool]]:
+    """Place → (name to show, whether it is a hidden state), in graph order.
+
+    A normalisation is many operators: the output of the last one is the state.
+    """
+    taps = {}
+    modules = [*(one.module for one in operators), ""]
+    for place, one in enumerate(operators):
+        normed = "LayerNorm" in one.module and one.module != modules[place + 1]
+        if normed or place + 1 == len(operators):
+            taps[place] = (one.module if normed else one.weight or one.module, True)
+        elif one.code in _TFLITE_TAPS:
+            taps[place] = (one.weight or one.module, False)
+    return taps
 
 
 class _TFLite:
-    """A .tflite whose every tensor can be read after a run: no delegate, reference kernels, one thread."""
+    """A signature whose every tensor can be read after a run: no delegate, built-in kernels, one thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, signature: str) -> None:
         from ai_edge_litert import schema_py_generated as schema
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -126,57 +158,43 @@ class _TFLite:
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         )
         self._interpreter.allocate_tensors()
+        self._runner = self._interpreter.get_signature_runner(signature)
         self._model = schema.Model.GetRootAs(path.read_bytes(), 0)
         self._codes = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
-        definitions = (self._model.SignatureDefs(i) for i in range(self._model.SignatureDefsLength()))
-        self._subgraphs = {one.SignatureKey().decode(): one.SubgraphIndex() for one in definitions}
+        definitions = [self._model.SignatureDefs(i) for i in range(self._model.SignatureDefsLength())]
+        self._index = next(d.SubgraphIndex() for d in definitions if d.SignatureKey().decode() == signature)
+        self._graph = self._model.Subgraphs(self._index)
+        found = [self._operator(self._graph.Operators(i)) for i in range(self._graph.OperatorsLength())]
+        self.operators = [one for one in found if one.code not in ("QUANTIZE", "DEQUANTIZE")]
 
-    def run(self, signature: str, feeds: _Feeds) -> dict[str, tuple[str, bool, np.ndarray]]:
-        """Key → (name to show, whether it is a hidden state, float values), in graph order."""
-        index = self._subgraphs[signature]
-        self._interpreter.get_signature_runner(signature)(**feeds)
-        details = {one["index"]: one for one in self._interpreter.get_tensor_details(subgraph_index=index)}
-        return {
-            key: (name, state, self._value(details[tensor], index))
-            for key, name, state, tensor in self._taps(self._model.Subgraphs(index))
-        }
+    def run(self, feeds: _Feeds) -> None:
+        self._runner(**feeds)
+        details = self._interpreter.get_tensor_details(subgraph_index=self._index)
+        self._details = {one["index"]: one for one in details}
 
-    def _value(self, detail: dict[str, Any], subgraph: int) -> np.ndarray:
-        """The tensor as float32; one that stays int8 between the operators is dequantized."""
-        value = self._interpreter.get_tensor(detail["index"], subgraph)
+    def output(self, place: int) -> np.ndarray:
+        """An operator's output as float32; one that stays int8 between operators is dequantized."""
+        detail = self._details[self.operators[place].output]
+        value = self._interpreter.get_tensor(detail["index"], self._index)
         scale, zero = detail["quantization"]
         if value.dtype.kind == "i" and scale:
             return ((value.astype(np.float32) - zero) * scale).astype(np.float32)
         return np.asarray(value)
 
-    def _taps(self, graph: Any) -> Iterator[tuple[str, str, bool, int]]:
-        """Key, name, state, tensor. A normalisation is many operators: the last one's output is the state."""
-        seen: Counter[str] = Counter()
-        ops = [graph.Operators(i) for i in range(graph.OperatorsLength())]
-        names = [self._name(graph, op.Outputs(0)) for op in ops]
-        modules = [*map(_module, names), ""]
-        for place, (op, name) in enumerate(zip(ops, names, strict=True)):
-            key = f"{name} {seen[name]}"
-            seen[name] += 1
-            state = "LayerNorm" in modules[place] and modules[place] != modules[place + 1]
-            if state or op is ops[-1]:
-                named = modules[place] if state else self._weight(graph, op) or modules[place]
-                yield key, named, True, op.Outputs(0)
-            elif self._code(op) in _TFLITE_TAPS:
-                yield key, self._weight(graph, op) or modules[place], False, op.Outputs(0)
-
-    def _name(self, graph: Any, tensor: int) -> str:
-        return str(graph.Tensors(tensor).Name().decode(errors="replace"))
-
-    def _code(self, op: Any) -> str:
+    def _operator(self, op: Any) -> _Operator:
         code = self._model.OperatorCodes(op.OpcodeIndex())
-        return self._codes.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "")
+        name = self._codes.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "")
+        return _Operator(name, op.Outputs(0), _module(self._name(op.Outputs(0))), self._weight(op))
 
-    def _weight(self, graph: Any, op: Any) -> str | None:
+    def _name(self, tensor: int) -> str:
+        return str((self._graph.Tensors(tensor).Name() or b"").decode(errors="replace"))
+
+    def _weight(self, op: Any) -> str | None:
         """The module of the operator's weights: its output is often named for a wider one."""
         for tensor in (op.Inputs(i) for i in range(1, op.InputsLength())):
-            if tensor >= 0 and self._model.Buffers(graph.Tensors(tensor).Buffer()).DataLength() > 64:
-                module = _module(self._name(graph, tensor))
+            buffer = self._graph.Tensors(tensor).Buffer() if tensor >= 0 else 0
+            if self._model.Buffers(buffer).DataLength() > 64:
+                module = _module(self._name(tensor))
                 return module if "/" in module else None
         return None
 

@@ -10,6 +10,7 @@ from export.advise import Makings, nearest_passing
 from export.diagnose import fault_of, guilty_layer, layer_errors
 from export.gate import Budget, gate
 from export.pack import slim
+from export.variant import KNOWN
 from runtimes.bundle import open_bundle, seal
 from runtimes.errors import GateError
 from runtimes.load import load
@@ -17,7 +18,7 @@ from runtimes.load import load
 INT8 = {"onnx": "onnx-int8", "litert": "tflite-dynamic_wi8_afp32"}
 
 
-def spoil_onnx(data: bytes, words: tuple[str, ...]) -> bytes:
+def spoil_onnx(data: bytes, words: tuple[str, ...], plain: bytes) -> bytes:
     """The graph with the integer weights of the nodes whose name holds all `words` in reverse order."""
     import onnx
 
@@ -35,19 +36,27 @@ def spoil_onnx(data: bytes, words: tuple[str, ...]) -> bytes:
     return model.SerializeToString()
 
 
-def spoil_tflite(data: bytes, words: tuple[str, ...]) -> bytes:
+def linear_layers(data: bytes):
+    """The linear layers of a .tflite's first graph: names of their weights, and these as writable bytes."""
     from ai_edge_litert import schema_py_generated as schema
 
-    changed = bytearray(data)
-    model = schema.Model.GetRootAs(changed, 0)
+    model = schema.Model.GetRootAs(data, 0)
     graph = model.Subgraphs(0)
-    tensors = [graph.Tensors(index) for index in range(graph.TensorsLength())]
-    int8 = [one for one in tensors if one.Type() == schema.TensorType.INT8]
+    weights = []
+    for op in (graph.Operators(index) for index in range(graph.OperatorsLength())):
+        code = model.OperatorCodes(op.OpcodeIndex())
+        if max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) == schema.BuiltinOperator.FULLY_CONNECTED:
+            weights.append(graph.Tensors(op.Inputs(1)))
     # The last of the modules that a tensor is named for is its own.
-    own = [one.Name().decode().rstrip(";0123456789").split(";")[-1] for one in int8]
-    named = [one for one, name in zip(int8, own, strict=True) if all(word in name for word in words)]
-    buffers = {one.Buffer(): model.Buffers(one.Buffer()).DataAsNumpy() for one in named}
-    (weight,) = [buffer for buffer in buffers.values() if buffer.size > 64]
+    own = [(one.Name() or b"").decode().rstrip(";0123456789").split(";")[-1] for one in weights]
+    return own, [model.Buffers(one.Buffer()).DataAsNumpy() for one in weights]
+
+
+def spoil_tflite(data: bytes, words: tuple[str, ...], plain: bytes) -> bytes:
+    """The names stand in the fp32 graph alone: its linear layers are those of the quantized one."""
+    changed = bytearray(data)
+    (at,) = [place for place, name in enumerate(linear_layers(plain)[0]) if all(w in name for w in words)]
+    weight = linear_layers(changed)[1][at]
     weight[:] = weight[::-1].copy()
     return bytes(changed)
 
@@ -56,8 +65,8 @@ def spoiled(source, out, name, spoil, words):
     """A copy of the bundle with that variant spoiled."""
     shutil.copytree(source, out)
     manifest = json.loads((out / "bundle.json").read_text())
-    file = out / manifest["variants"][name]["file"]
-    file.write_bytes(spoil(file.read_bytes(), words))
+    file, plain = (out / manifest["variants"][one]["file"] for one in (name, KNOWN[name][2]))
+    file.write_bytes(spoil(file.read_bytes(), words, plain.read_bytes()))
     seal(out, manifest, manifest["files"])
     return open_bundle(out)
 
@@ -140,7 +149,7 @@ def test_an_fp32_graph_beside_the_bundle_serves_too(tiny_bundle, tiny_variants, 
 
 
 def test_a_graph_that_cannot_run_does_not_hide_the_verdict(tiny_bundle, tmp_path):
-    bundle = spoiled(tiny_bundle, tmp_path / "x.bundle", "onnx-int8", lambda data, words: b"none", ())
+    bundle = spoiled(tiny_bundle, tmp_path / "x.bundle", "onnx-int8", lambda *_: b"none", ())
     assert guilty_layer(bundle, "onnx-int8").startswith(", layer not located (")
 
 
