@@ -11,6 +11,7 @@ from compress.tflite_file import compact
 # Added to the score of a masked position in the all-integer graph. It widens the range of the scores, so a
 # step of theirs is coarse; a smaller one would let padding speak.
 MASKED = -16.0
+LEAST_A_SIGNATURE = 64
 
 
 def tflite_static_wi8_ai8(source: str, target: str, rows: str) -> dict[str, Any]:
@@ -51,15 +52,16 @@ def _calibrated(source: str, target: str, recipe: Any, rows: str) -> dict[str, A
 
 
 def signature_rows(source: str, rows: dict[str, np.ndarray]) -> dict[str, Iterable[dict[str, np.ndarray]]]:
-    """Signature → its inputs, int32 (1, length): the rows that fit, or the first ones cut where none does."""
+    """Signature → its inputs, int32 (1, length): the rows that fit, and others cut where they are few."""
     from ai_edge_litert.interpreter import Interpreter
 
     lengths = rows["attention_mask"].sum(axis=1)
     inputs: dict[str, Iterable[dict[str, np.ndarray]]] = {}
     for key in Interpreter(model_path=source).get_signature_list():
         size = int(key.rpartition("_")[2])
-        fits = np.flatnonzero(lengths <= size)
-        chosen = fits if len(fits) >= 8 else np.arange(min(32, len(lengths)))
+        # Ranges from a handful of rows would clip: where few fit, others stand in with their beginning.
+        order = np.argsort(lengths > size, kind="stable")
+        chosen = order[: max(int((lengths <= size).sum()), min(LEAST_A_SIGNATURE, len(order)))]
         inputs[key] = [
             {"args_0": _cut(rows["input_ids"][row], size), "args_1": _cut(rows["attention_mask"][row], size)}
             for row in chosen

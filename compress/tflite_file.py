@@ -28,7 +28,7 @@ def compact(path: str) -> None:
             super().__init__(size)
             self._written: dict[tuple[str, bytes], int] = {}
 
-        def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802
+        def CreateNumpyVector(self, x: np.ndarray) -> int:
             key = (x.dtype.str, x.tobytes())
             if x.nbytes > 1 << 20:  # weights have buffers of their own and differ
                 return int(super().CreateNumpyVector(x))
