@@ -19,7 +19,8 @@ def test_the_header_holds_the_very_bytes(tmp_path):
 def test_a_c_compiler_takes_it(tmp_path):
     (tmp_path / "model.tflite").write_bytes(b"abcd")
     write_header(tmp_path / "model.tflite")
-    main = "int main(void) { return model_tflite[3] != 'd' || model_tflite_len != 4 || (long)model_tflite % 16; }"
+    checks = "model_tflite[3] != 'd' || model_tflite_len != 4 || (long)model_tflite % 16"
+    main = f"int main(void) {{ return {checks}; }}"
     (tmp_path / "main.c").write_text(f'#include "model.h"\n{main}\n')
     command = ["gcc", "-std=c11", "-Wall", "-Werror", "main.c", "-o", "main"]
     assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
