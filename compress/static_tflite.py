@@ -41,12 +41,16 @@ def tflite_full_int8(source: str, target: str, rows: str) -> dict[str, Any]:
 
 
 def _calibrated(source: str, target: str, recipe: Any, rows: str) -> dict[str, Any]:
-    from ai_edge_quantizer import quantizer
+    from ai_edge_quantizer import calibrator, quantizer, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
 
-    read = read_rows(rows)
-    made = quantizer.Quantizer(source, recipe)
-    ranges = made.calibrate(signature_rows(source, read), num_threads=1)
-    made.quantize(ranges).export_model(target, overwrite=True)
+    read, manager = read_rows(rows), recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(recipe)
+    # The quantizer's own default averages the ranges of rows, which clips the surest answers.
+    seen = calibrator.Calibrator(source, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
+    seen.calibrate(signature_rows(source, read), manager)
+    made = quantizer.Quantizer(source, recipe).quantize(seen.get_model_qsvs())
+    made.export_model(target, overwrite=True)
     compact(target)
     return {"calibration_rows": len(read["labels"])}
 
