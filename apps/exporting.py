@@ -7,7 +7,7 @@ from typing import Any
 from apps.rows import test_rows
 from export.gate import Budget
 from export.pack import pack
-from export.variant import KNOWN, Variant
+from export.variant import DEFAULT, KNOWN, Variant
 from export.variants import export_variant
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable
@@ -19,7 +19,7 @@ _LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 def export_checkpoint(
     source: Path, data: str | None, out: Path, wanted: list[str] | None, max_drop: float
 ) -> dict[str, Any]:
-    """Make, gate and pack the wanted variants (default: all). Raises GateError, InputError."""
+    """Make, gate and pack the wanted variants (default: `DEFAULT`). Raises GateError, InputError."""
     checkpoint = open_checkpoint(source)
     if data is None:
         raise InputError(
@@ -28,7 +28,7 @@ def export_checkpoint(
     if out.suffix == ".zip":
         raise InputError(f"{out}: a checkpoint is exported to a folder; cut that down to a .zip afterwards")
     require_replaceable(out)
-    names = list(dict.fromkeys(wanted or KNOWN))
+    names = list(dict.fromkeys(wanted or DEFAULT))
     unknown = [name for name in names if name not in KNOWN]
     if unknown:
         raise InputError(f"variant {unknown[0]!r} is not one of {', '.join(KNOWN)}")

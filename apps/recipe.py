@@ -17,7 +17,7 @@ from compress.prune import PruneConfig, check_prune
 from compress.vocabulary import VocabularyConfig
 from device_bench.bench import BenchConfig, effective
 from export.gate import Budget, check_budget
-from export.variant import KNOWN
+from export.variant import DEFAULT, KNOWN
 from runtimes.errors import InputError
 from runtimes.load import TASKS
 from trainers.distil import DistilConfig, check_distil
@@ -47,7 +47,7 @@ class BaseConfig:
 class ExportConfig:
     """Variants to make, and the lengths of TFLite's inputs (the longest must be train.max_tokens)."""
 
-    variants: tuple[str, ...] = tuple(KNOWN)
+    variants: tuple[str, ...] = DEFAULT
     lengths: tuple[int, ...] = (16, 32, 48, 64, 96, 128)
 
 

@@ -14,8 +14,10 @@ from typing import Any
 from runtimes.errors import InputError
 
 
-def in_child(function: Callable[..., Any], **arguments: Any) -> Any:
+def in_child(function: Callable[..., Any], *, python: str = sys.executable, **arguments: Any) -> Any:
     """`function(**arguments)` in a child process; arguments and result go through JSON (paths as strings).
+
+    `python` is the interpreter: that of another environment where the function's packages need one.
 
     Raises InputError with the child's last line, or with the signal that killed it.
     """
@@ -23,7 +25,7 @@ def in_child(function: Callable[..., Any], **arguments: Any) -> Any:
     with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
         answer, log = Path(folder) / "answer.json", Path(folder) / "log"
         command = [
-            sys.executable,
+            python,
             "-m",
             "compress.child",
             name,

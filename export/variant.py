@@ -10,7 +10,11 @@ KNOWN: dict[str, tuple[str, str, str | None, str]] = {
     "onnx-int8": ("onnx", "int8", "onnx-fp32", "model.onnx"),
     "tflite-fp32": ("litert", "fp32", None, "model.tflite"),
     "tflite-dynamic_wi8_afp32": ("litert", "dynamic_wi8_afp32", "tflite-fp32", "model.tflite"),
+    "executorch-fp32": ("executorch", "fp32", None, "model.pte"),
+    "executorch-int8": ("executorch", "int8", None, "model.pte"),
 }
+# What is made where nothing is named: the rest needs more than the common environment or calibration.
+DEFAULT: tuple[str, ...] = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-dynamic_wi8_afp32")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from compress.child import in_child
 from compress.quantize import onnx_dynamic_int8, tflite_dynamic_wi8_afp32
+from export.executorch import interpreter, to_executorch
 from export.litert import to_tflite
 from export.onnx import to_onnx
 from export.variant import KNOWN, Variant
@@ -50,6 +51,16 @@ def _make(
     if KNOWN[name][0] == "litert":
         details: dict[str, Any] = in_child(
             to_tflite, checkpoint=str(checkpoint.resolve()), target=target, lengths=lengths
+        )
+        return details
+    if KNOWN[name][0] == "executorch":
+        details = in_child(
+            to_executorch,
+            python=interpreter(),
+            checkpoint=str(checkpoint.resolve()),
+            target=target,
+            most=lengths[-1],
+            precision=KNOWN[name][1],
         )
         return details
     in_child(to_onnx, checkpoint=str(checkpoint.resolve()), target=target)

@@ -89,12 +89,12 @@ def tiny_checkpoint(tiny_base, tiny_data, tiny_config, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_variants(tiny_checkpoint, tmp_path_factory):
-    """Every known variant of the tiny checkpoint, by name."""
-    from export.variant import KNOWN
+    """Every default variant of the tiny checkpoint, by name."""
+    from export.variant import DEFAULT, KNOWN
     from export.variants import export_variant
 
     folder, made = tmp_path_factory.mktemp("variants"), {}
-    for name in KNOWN:
+    for name in DEFAULT:
         parent = folder / KNOWN[name][2] if KNOWN[name][2] else None
         made[name] = export_variant(name, tiny_checkpoint.path, parent, LENGTHS, folder / name)
     return made
