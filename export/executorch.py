@@ -48,7 +48,9 @@ def to_executorch(checkpoint: str, target: str, most: int, precision: str) -> di
     if precision == "int8":
         quantized = _quantize_linears(exported.module(), sample)
         exported = torch.export.export(quantized, sample, dynamic_shapes=shapes)
-    lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+    lowered = to_edge_transform_and_lower(
+        exported, transform_passes=[_inferred_shapes], partitioner=[XnnpackPartitioner()]
+    )
     with Path(target).open("wb") as stream:
         lowered.to_executorch().write_to_file(stream)
     return {"inputs": ["input_ids", "attention_mask"], "output": "logits", "max_tokens": most}
@@ -107,3 +109,29 @@ def _quantize_linears(graph: Any, sample: tuple[Any, ...]) -> Any:
     prepared = prepare_pt2e(graph, XNNPACKQuantizer().set_global(config))
     prepared(*sample)  # weights are observed; activations at run time
     return convert_pt2e(prepared)
+
+
+def _inferred_shapes(graph: Any) -> Any:
+    """Views by inference and no idle expansions: XNNPACK takes neither an unknown length nor an expansion.
+
+    Without it each product of attention leaves the delegate and comes back.
+    """
+    from executorch.exir.dialects._ops import ops
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+    from torch.fx.passes.infra.pass_base import PassResult
+
+    for node in graph.graph.nodes:
+        if node.target == ops.edge.aten.expand_copy.default:
+            before, after = node.args[0].meta["val"].shape, node.meta["val"].shape
+            if len(before) == len(after) and all(
+                statically_known_true(a == b) for a, b in zip(before, after, strict=True)
+            ):
+                node.replace_all_uses_with(node.args[0])
+        elif node.target == ops.edge.aten.view_copy.default:
+            unknown = [place for place, size in enumerate(node.args[1]) if not isinstance(size, int)]
+            if len(unknown) == 1:
+                shape = [-1 if place == unknown[0] else size for place, size in enumerate(node.args[1])]
+                node.args = (node.args[0], shape)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return PassResult(graph, True)

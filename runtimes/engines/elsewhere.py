@@ -82,8 +82,8 @@ class ElsewhereSession:
     def _ask(self, seconds: float, *frames: bytes) -> bytes:
         """One exchange. Raises EngineError: the child's own words, or how it died."""
         assert self._child.stdin is not None and self._child.stdout is not None
-        late = threading.Event()
-        watch = threading.Timer(seconds, lambda: (late.set(), self._child.kill()))
+        late, child = threading.Event(), self._child  # not `self`: the watch must not keep the session alive
+        watch = threading.Timer(seconds, lambda: (late.set(), child.kill()))
         watch.daemon = True
         with self._lock:
             watch.start()
