@@ -293,7 +293,7 @@ def _plan_exports(recipe: Recipe, checkpoint: Step, add: Callable[..., Step]) ->
         def make(out: Path, name: str = name, parent: Step | None = parent) -> None:
             export_variant(name, checkpoint.path, parent.path if parent else None, recipe.export.lengths, out)
 
-        lengths = list(recipe.export.lengths) if name.startswith("tflite") else None
+        lengths = list(recipe.export.lengths) if name.startswith(("tflite", "executorch")) else None
         source = parent.path.name if parent else checkpoint.path.name
         made[name] = add(name, make, parent=source, lengths=lengths)
     return {name: made[name] for name in wanted}
@@ -358,9 +358,10 @@ def _publish(packed: Step, rows: Step, out: Path) -> None:
 
 
 def ranked(rows: list[dict[str, Any]]) -> list[str]:
-    """Variants by measured p50 with tokenization, fastest first."""
-    timed = [row for row in rows if row["tokenization"] and row["engine"] != "torch" and row["latency_ms"]]
-    return [row["variant"] for row in sorted(timed, key=lambda row: row["latency_ms"]["p50"])]
+    """Variants by measured p50 with tokenization, fastest first; those without times last."""
+    told = [row for row in rows if row["tokenization"] and row["engine"] != "torch"]
+    slowest = {"p50": float("inf")}
+    return [row["variant"] for row in sorted(told, key=lambda row: (row["latency_ms"] or slowest)["p50"])]
 
 
 def _report(recipe: Recipe, rows: Step, baselines: Step, out: Path) -> None:

@@ -54,7 +54,7 @@ def _make(
         )
         return details
     if KNOWN[name][0] == "executorch":
-        details = in_child(
+        return in_child(
             to_executorch,
             python=interpreter(),
             checkpoint=str(checkpoint.resolve()),
@@ -62,6 +62,5 @@ def _make(
             most=lengths[-1],
             precision=KNOWN[name][1],
         )
-        return details
     in_child(to_onnx, checkpoint=str(checkpoint.resolve()), target=target)
     return {}

@@ -15,7 +15,8 @@ def export(
         typer.Option(help="Test rows for the gate: a folder of `edgewise build`, a file, a hub id."),
     ] = None,
     variant: Annotated[
-        list[str] | None, typer.Option(help="Variant to make or keep; repeat for more (default: all).")
+        list[str] | None,
+        typer.Option(help="Variant to make or keep; repeat for more (default: fp32, dynamic int8)."),
     ] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Accuracy a variant may lose, as a fraction. [default: 0.01]")

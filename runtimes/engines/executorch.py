@@ -78,6 +78,7 @@ def open(
     """Open a .pte: here where executorch is installed, else in its own environment. Raises EngineError."""
     how = {"threads": threads, "variant": variant, "providers": providers, "allow_fallback": allow_fallback}
     if find_spec("executorch") is None:
+        check_program(source, variant["file"])  # what is damaged costs no child
         return open_elsewhere("executorch", source, how)
     return open_here(source, **how)  # type: ignore[arg-type]
 
