@@ -82,6 +82,9 @@ def _quantize_tables(model: Any) -> None:
     from torch.nn import functional
 
     class Table(torch.nn.Module):
+        rows: torch.Tensor
+        scale: torch.Tensor
+
         def __init__(self, weight: torch.Tensor) -> None:
             super().__init__()
             scale = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127

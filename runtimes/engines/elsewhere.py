@@ -51,10 +51,11 @@ class ElsewhereSession:
 
     def __init__(self, python: Path, engine: str, source: Path | bytes, how: dict[str, Any]) -> None:
         self._engine = engine
+        self._python = str(python)
         self._lock = threading.Lock()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._child = subprocess.Popen(
-            [str(python), "-c", "from runtimes.engines.elsewhere import main; main()", engine],
+            [self._python, "-c", "from runtimes.engines.elsewhere import main; main()", engine],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -73,7 +74,7 @@ class ElsewhereSession:
 
     def describe(self) -> dict[str, Any]:
         """As the session in the child tells, and `elsewhere`: the Python that runs it."""
-        return {**self._about, "elsewhere": self._child.args[0]}  # type: ignore[index]
+        return {**self._about, "elsewhere": self._python}
 
     def close(self) -> None:
         """End the child now."""
@@ -82,8 +83,8 @@ class ElsewhereSession:
     def _ask(self, seconds: float, *frames: bytes) -> bytes:
         """One exchange. Raises EngineError: the child's own words, or how it died."""
         assert self._child.stdin is not None and self._child.stdout is not None
-        late, child = threading.Event(), self._child  # not `self`: the watch must not keep the session alive
-        watch = threading.Timer(seconds, lambda: (late.set(), child.kill()))
+        late = threading.Event()
+        watch = threading.Timer(seconds, _end_late, (self._child, late))
         watch.daemon = True
         with self._lock:
             watch.start()
@@ -115,7 +116,7 @@ class ElsewhereSession:
             return f"crashed ({signal.Signals(-code).name}): the model file is damaged or not for this engine"
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        return f"in {self._child.args[0]} ended: {lines[-1][:300]}"  # type: ignore[index]
+        return f"in {self._python} ended: {lines[-1][:300]}"
 
 
 def open_elsewhere(engine: str, source: Path | bytes, how: dict[str, Any]) -> ElsewhereSession:
@@ -134,6 +135,11 @@ def _environment() -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     own = {"PYTHONPATH": str(ROOT)} if (ROOT / "pyproject.toml").is_file() else {}
     return {**kept, **own, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _end_late(child: "subprocess.Popen[bytes]", late: threading.Event) -> None:
+    late.set()
+    child.kill()
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
