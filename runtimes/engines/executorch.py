@@ -26,8 +26,9 @@ class ExecuTorchSession:
 
     lengths = None
 
-    def __init__(self, method: Any, threads: int, delegated: bool, variant: dict[str, Any]) -> None:
-        self._method = method
+    def __init__(self, program: Any, threads: int, delegated: bool, variant: dict[str, Any]) -> None:
+        self._program = program  # owns the bytes that the method reads
+        self._method = program.load_method("forward")
         self._threads = threads
         self._delegated = delegated
         self._inputs: list[str] = list(variant["inputs"])
@@ -105,7 +106,7 @@ def open_here(
         if pool._threadpool_get_thread_count() != threads:
             pool._unsafe_reset_threadpool(threads)
         program = runtime.load_program(source, verification=verification)
-        return ExecuTorchSession(program.load_method("forward"), threads, delegated, variant)
+        return ExecuTorchSession(program, threads, delegated, variant)
     except ImportError as error:
         raise EngineError(
             f"engine 'executorch' cannot be imported ({_first_line(error)}); {INSTALL['executorch']}"
@@ -117,7 +118,6 @@ def open_here(
 def _runtime() -> tuple[Any, Any, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it tells at each import that its Python interface may change
-        import executorch.kernels.quantized  # noqa: F401 - registers the operators of quantized tables
         from executorch.extension.pybindings import portable_lib
         from executorch.runtime import Runtime, Verification
 
