@@ -1,5 +1,6 @@
 """The ExecuTorch engine, here or in the environment that it has to itself; and the way there."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from apart import need_executorch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from export import executorch
 from runtimes import engines
 from runtimes.bundle import open_bundle
 from runtimes.engines import elsewhere
@@ -113,6 +115,37 @@ def test_a_zip_opens_too(pte_bundle, tmp_path):
 
     path = slim(pte_bundle, ["executorch-int8"], tmp_path / "one.zip")
     assert load(path, threads=1, variant="executorch-int8")("wheat").label == "grain"
+
+
+IN_PROCESS = """
+import gc, json, sys
+from pathlib import Path
+import numpy as np
+from runtimes.engines.executorch import open
+opened = open(Path(sys.argv[1]).read_bytes(), threads=1, variant=json.loads(sys.argv[2]))
+gc.collect()
+rest = [bytes(1 << 20) for _ in range(8)]  # takes the place of what was freed
+feeds = {"input_ids": np.array([[5, 6, 7]]), "attention_mask": np.array([[1, 1, 1]])}
+print(json.dumps([opened.run(feeds)["logits"].tolist(), opened.describe()]))
+"""
+
+
+@pytest.mark.slow
+def test_in_the_process_itself_it_gives_the_same(fp32, pte_variants):
+    """The program is given as bytes that nobody else holds: the method reads them as long as it lives."""
+    variant = pte_variants["executorch-fp32"]
+    python = executorch.interpreter()
+    done = subprocess.run(
+        [python, "-c", IN_PROCESS, str(variant.path), json.dumps(variant.entry())],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(elsewhere.ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    logits, about = json.loads(done.stdout.splitlines()[-1])
+    assert about["providers"] == ["XNNPACK"] and "elsewhere" not in about
+    np.testing.assert_allclose(logits, answers(fp32, [[5, 6, 7]], [[1, 1, 1]]), atol=1e-6)
 
 
 @pytest.mark.slow
