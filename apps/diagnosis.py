@@ -27,6 +27,9 @@ _PACKAGES = {
     "optimum-onnx": "export to ONNX",
     "litert-torch": "export to TFLite",
     "ai-edge-quantizer": "quantization of TFLite",
+    "nncf": "static quantization of ONNX",
+    "optuna": "search under a budget",
+    "tensorflow": "import of Keras models and SavedModels",
     "matplotlib": "plots",
     "psutil": "what the bench knows of the machine",
     "typer": "this command line",
@@ -47,7 +50,7 @@ _EXPORT = (
 _VERBS: dict[str, tuple[tuple[str, ...], str]] = {
     "build": ((*_EXPORT, "psutil"), "all"),
     "train": (_TRAIN, "train"),
-    "compress": ((*_TRAIN, "onnx", "ai-edge-quantizer"), "compress"),
+    "compress": ((*_TRAIN, "onnx", "ai-edge-quantizer", "nncf", "optuna"), "compress"),
     "export": (_EXPORT, "export"),
     "check": (_EXPORT, "export"),
     "run": (("numpy", "tokenizers"), "onnx"),

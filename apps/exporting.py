@@ -4,14 +4,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from apps.rows import test_rows
+from apps.rows import dataset_from, test_rows
+from compress.calibrate import Calibration
 from export.gate import Budget
 from export.pack import pack
-from export.variant import DEFAULT, KNOWN, Variant
+from export.variant import CALIBRATED, DEFAULT, KNOWN, Variant
 from export.variants import export_variant
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable
 from trainers.checkpoint import open_checkpoint
+from trainers.finetune import relabel
 
 _LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
@@ -19,7 +21,7 @@ _LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 def export_checkpoint(
     source: Path, data: str | None, out: Path, wanted: list[str] | None, max_drop: float
 ) -> dict[str, Any]:
-    """Make, gate and pack the wanted variants (default: `DEFAULT`). Raises GateError, InputError."""
+    """Make, gate and pack the wanted variants (default: DEFAULT). Raises GateError, InputError."""
     checkpoint = open_checkpoint(source)
     if data is None:
         raise InputError(
@@ -35,13 +37,21 @@ def export_checkpoint(
     dataset = test_rows(data, checkpoint.labels)
     most = checkpoint.limits["max_tokens"]
     lengths = [*(length for length in _LENGTHS if length < most), most]
+    calibration = _calibration(data, checkpoint.labels) if CALIBRATED.intersection(names) else None
     with TemporaryDirectory(prefix="edgewise-") as folder:
         made: dict[str, Variant] = {}
         needed = {KNOWN[name][2] for name in names} | set(names)
         for name in (name for name in KNOWN if name in needed):
             parent = Path(folder) / str(KNOWN[name][2]) if KNOWN[name][2] else None
-            made[name] = export_variant(name, checkpoint.path, parent, lengths, Path(folder) / name)
+            out_of = Path(folder) / name
+            made[name] = export_variant(name, checkpoint.path, parent, lengths, out_of, calibration)
         name = out.name.removesuffix(".bundle")
         packed = pack(checkpoint, [made[one] for one in names], dataset, out, name, Budget(max_drop=max_drop))
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     return {"bundle": str(packed.path), "bytes": size, "parity": packed.parity}
+
+
+def _calibration(data: str, labels: list[str]) -> Calibration:
+    """Rows of the train split, which the gate does not measure on where the data has a test split."""
+    train = relabel(dataset_from(data), labels).splits["train"]
+    return Calibration(train.texts, train.labels)

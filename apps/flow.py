@@ -25,7 +25,7 @@ from runtimes.files import require_replaceable, writing
 
 os.environ.setdefault("USE_TF", "0")
 # Steps that all processes of a distributed run take part in.
-_TRAINING = ("teacher", "pruned", "student")
+_TRAINING = ("teacher", "pruned", "student", "qat")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def plan(recipe: Recipe, runs: Path, until: str | None = None) -> list[Step]:
 
     data, baselines = _plan_data(recipe, add)
     teacher, checkpoint = _plan_training(recipe, data, add)
-    exports = _plan_exports(recipe, checkpoint, add)
+    exports = _plan_exports(recipe, data, checkpoint, add)
     packed = add(
         "packed",
         lambda out: _pack(recipe, data, checkpoint, exports, out),
@@ -130,6 +130,14 @@ def _plan_training(recipe: Recipe, data: Step, add: Callable[..., Step]) -> tupl
             lambda out: _student(recipe, data, teacher, start, out),
             parents=[teacher.path.name, start.path.name],
             distil=asdict(recipe.distil),
+        )
+    if recipe.qat is not None:
+        fine = last
+        last = add(
+            "qat",
+            lambda out: _qat(recipe, data, teacher, fine, out),
+            parents=[teacher.path.name, fine.path.name],
+            qat=asdict(recipe.qat),
         )
     return teacher, last
 
@@ -277,9 +285,19 @@ def _student(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) 
     distil(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.distil)
 
 
-def _plan_exports(recipe: Recipe, checkpoint: Step, add: Callable[..., Step]) -> dict[str, Step]:
+def _qat(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
+    from compress.qat import quantization_aware
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import open_data
+
+    assert recipe.qat is not None
+    dataset = open_data(data.path)
+    quantization_aware(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.qat)
+
+
+def _plan_exports(recipe: Recipe, data: Step, checkpoint: Step, add: Callable[..., Step]) -> dict[str, Step]:
     """One step a variant, and one for each that another is quantized from."""
-    from export.variant import KNOWN
+    from export.variant import CALIBRATED, KNOWN
     from export.variants import export_variant
 
     wanted = list(recipe.export.variants)
@@ -291,12 +309,26 @@ def _plan_exports(recipe: Recipe, checkpoint: Step, add: Callable[..., Step]) ->
         parent = made.get(KNOWN[name][2] or "")
 
         def make(out: Path, name: str = name, parent: Step | None = parent) -> None:
-            export_variant(name, checkpoint.path, parent.path if parent else None, recipe.export.lengths, out)
+            rows = _calibration(data, checkpoint) if name in CALIBRATED else None
+            before = parent.path if parent else None
+            export_variant(name, checkpoint.path, before, recipe.export.lengths, out, rows)
 
         lengths = list(recipe.export.lengths) if name.startswith(("tflite", "executorch")) else None
         source = parent.path.name if parent else checkpoint.path.name
-        made[name] = add(name, make, parent=source, lengths=lengths)
+        key = {"rows": data.path.name} if name in CALIBRATED else {}
+        made[name] = add(name, make, parent=source, lengths=lengths, **key)
     return {name: made[name] for name in wanted}
+
+
+def _calibration(data: Step, checkpoint: Step) -> Any:
+    from compress.calibrate import Calibration
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import open_data
+    from trainers.finetune import relabel
+
+    labels = open_checkpoint(checkpoint.path).labels
+    train = relabel(open_data(data.path), labels).splits["train"]
+    return Calibration(train.texts, train.labels)
 
 
 def _pack(recipe: Recipe, data: Step, checkpoint: Step, exports: dict[str, Step], out: Path) -> None:

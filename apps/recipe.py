@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from compress.prune import PruneConfig, check_prune
+from compress.qat import QatConfig, check_qat
 from compress.vocabulary import VocabularyConfig
 from device_bench.bench import BenchConfig, effective
 from export.gate import Budget, check_budget
@@ -53,10 +54,10 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `edgewise build` needs to know. `vocabulary`, `prune` and `distil`, taken in this order, are left
-    out where they are None.
+    """What `edgewise build` needs to know. `vocabulary`, `prune`, `distil` and `qat`, taken in this order,
+    are left out where they are None.
 
-    `seed`, where given, stands for the seeds of prepare, train, prune, distil and bench.
+    `seed`, where given, stands for the seeds of prepare, train, prune, distil, qat and bench.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Recipe:
     vocabulary: VocabularyConfig | None = None
     prune: PruneConfig | None = None
     distil: DistilConfig | None = None
+    qat: QatConfig | None = None
     export: ExportConfig = field(default_factory=ExportConfig)
     budget: Budget = field(default_factory=Budget)
     bench: BenchConfig = field(default_factory=BenchConfig)
@@ -98,6 +100,7 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
         train=replace(recipe.train, seed=seed),
         prune=recipe.prune and replace(recipe.prune, seed=seed),
         distil=recipe.distil and replace(recipe.distil, seed=seed),
+        qat=recipe.qat and replace(recipe.qat, seed=seed),
         bench=replace(recipe.bench, seed=seed),
     )
 
@@ -193,6 +196,8 @@ def _check(recipe: Recipe, path: Path) -> None:
 
 def _last_training(recipe: Recipe) -> tuple[str, TrainConfig]:
     """The section whose `max_tokens` what is exported was trained with."""
+    if recipe.qat is not None:
+        return "qat", recipe.qat
     if recipe.distil is not None:
         return "distil", recipe.distil
     return ("prune", recipe.prune) if recipe.prune is not None else ("train", recipe.train)
@@ -211,5 +216,7 @@ def _check_values(recipe: Recipe) -> None:
         check_prune(recipe.prune)
     if recipe.distil is not None:
         check_distil(recipe.distil)
+    if recipe.qat is not None:
+        check_qat(recipe.qat)
     check_budget(recipe.budget)
     effective(recipe.bench)

@@ -9,6 +9,7 @@ from typing import Any
 from apps.rows import dataset_from
 from compress.importance import Measure
 from compress.prune import PruneConfig, check_prune, prune
+from compress.qat import QatConfig, check_qat, quantization_aware
 from compress.vocabulary import VocabularyConfig, trim_vocabulary
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable
@@ -25,7 +26,7 @@ class ShrinkConfig:
 
     `keep`, a share of the encoder's parameters, prunes heads and neurons (and, with `layers`, layers) by
     `importance`. Without it `layers`, `hidden_size` and `intermediate_size` shape a student, which is
-    distilled on the texts of `unlabelled` too.
+    distilled on the texts of `unlabelled` too. `qat`, 4 or 8, trains the result for that many bits a weight.
     """
 
     vocabulary: int | None = None
@@ -35,6 +36,7 @@ class ShrinkConfig:
     intermediate_size: int | None = None
     importance: Measure = "taylor"
     unlabelled: str | None = None
+    qat: int | None = None
     epochs: int = 4
     seed: int = 0
 
@@ -60,8 +62,8 @@ def shrink(path: Path, data: str, out: Path, config: ShrinkConfig) -> dict[str, 
 
 def _check(config: ShrinkConfig) -> None:
     shape = (config.layers, config.hidden_size, config.intermediate_size)
-    if config.vocabulary is None and config.keep is None and shape == (None, None, None):
-        raise InputError("nothing to do: give --layers, --keep, --hidden, --vocabulary or several of them")
+    if (config.vocabulary, config.keep, config.qat, *shape) == (None,) * 6:
+        raise InputError("nothing to do: give --layers, --keep, --hidden, --vocabulary, --qat or several")
     if config.keep is not None and shape[1:] != (None, None):
         raise InputError("--keep prunes, --hidden and --intermediate shape a student; do one after the other")
     if config.unlabelled is not None and (config.keep is not None or shape == (None, None, None)):
@@ -93,6 +95,10 @@ def _steps(teacher: Checkpoint, dataset: Dataset, config: ShrinkConfig) -> list[
         )
         check_distil(student)
         steps.append(lambda start, out: distil(teacher, start, dataset, out, student))
+    if config.qat is not None:
+        fine = QatConfig(bits=config.qat, **shared)
+        check_qat(fine)
+        steps.append(lambda start, out: quantization_aware(teacher, start, dataset, out, fine))
     return steps
 
 

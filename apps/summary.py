@@ -35,7 +35,7 @@ def results(paths: dict[str, Path]) -> dict[str, Any]:
     """The same for machines: test metrics of checkpoints and baselines, and the bench rows."""
     checkpoints = {
         name: open_checkpoint(paths[name]).meta["metrics"]["test"]
-        for name in ("teacher", "student")
+        for name in ("teacher", "pruned", "student", "qat")
         if name in paths
     }
     baselines = json.loads(paths["baselines"].read_bytes())

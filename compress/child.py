@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,13 +14,17 @@ from typing import Any
 
 from runtimes.errors import InputError
 
+# How a traceback ends whose error was meant for the user.
+_OURS = re.compile(r"^runtimes\.errors\.\w+: (.+)$", re.MULTILINE)
+
 
 def in_child(function: Callable[..., Any], *, python: str = sys.executable, **arguments: Any) -> Any:
     """`function(**arguments)` in a child process; arguments and result go through JSON (paths as strings).
 
     `python` is the interpreter: that of another environment where the function's packages need one.
 
-    Raises InputError with the child's last line, or with the signal that killed it.
+    Raises InputError with the child's own message where it raised one of `runtimes.errors`, else with its
+    last line, or with the signal that killed it.
     """
     name = f"{function.__module__}:{function.__name__}"
     with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
@@ -36,7 +41,8 @@ def in_child(function: Callable[..., Any], *, python: str = sys.executable, **ar
             code = subprocess.run(command, stdout=stream, stderr=stream, check=False, env=_quiet()).returncode
         if code == 0 and answer.is_file():
             return json.loads(answer.read_bytes())
-        raise InputError(f"{function.__module__}.{function.__name__} {_why(code, log)}")
+        told = _OURS.findall(log.read_text(errors="replace")) if code == 1 else []
+        raise InputError(told[-1] if told else f"{function.__module__}.{function.__name__} {_why(code, log)}")
 
 
 def _quiet() -> dict[str, str]:

@@ -21,18 +21,30 @@ def card(manifest: dict[str, Any], parity: dict[str, Any]) -> str:
         _USE.format(name=manifest["name"]),
         "## How well",
         _metrics(manifest["metrics"]),
-        "## Variants, against the checkpoint",
+        "## Variants, against the original",
         _variants(manifest, parity),
         "## Limits",
         f"Reads the first {limits['max_tokens']} tokens of a text. Answers one of the labels above whatever "
         "the text is about: a low score is the only sign of a text from elsewhere. "
         "Whoever uses the model inherits the leanings of its training data.",
         "## Where it comes from",
-        f"Data: `{data.get('name')}`, revision `{data.get('revision')}`, sha256 `{data.get('digest')}`. "
-        f"Seed {manifest.get('seed')}. Steps:",
+        _training(data, manifest.get("seed")),
         "\n".join(_step(step) for step in manifest["lineage"]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _training(data: dict[str, Any], seed: Any) -> str:
+    if data.get("name") is None:  # a model that somebody brought
+        test = data.get("test", {})
+        return (
+            "Trained elsewhere: data, seed and steps of the training are not known. "
+            f"Measured on `{test.get('name')}`, sha256 `{test.get('digest')}`. Steps since then:"
+        )
+    return (
+        f"Data: `{data['name']}`, revision `{data.get('revision')}`, sha256 `{data.get('digest')}`. "
+        f"Seed {seed}. Steps:"
+    )
 
 
 def _metrics(metrics: dict[str, Any]) -> str:
@@ -47,7 +59,7 @@ def _metrics(metrics: dict[str, Any]) -> str:
 
 def _variants(manifest: dict[str, Any], parity: dict[str, Any]) -> str:
     lines = [
-        "| variant | engine | MB | max abs error | cosine | same label | accuracy | checkpoint's | n |",
+        "| variant | engine | MB | max abs error | cosine | same label | accuracy | original's | n |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, about in manifest["variants"].items():

@@ -15,6 +15,7 @@ def to_tflite(checkpoint: str, target: str, lengths: list[int]) -> dict[str, Any
 
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint, local_files_only=True).eval()
     _fold_token_types(model)
+    _keep_norms_apart(model)
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
@@ -56,3 +57,25 @@ def _fold_token_types(model: Any) -> None:
     with torch.no_grad():
         embeddings.word_embeddings.weight += embeddings.token_type_embeddings.weight[0]
     embeddings.token_type_embeddings = Nothing()
+
+
+def _keep_norms_apart(model: Any) -> None:
+    """Write LayerNorm's x * weight + bias as bias - x * -weight, which gives the same numbers.
+
+    The converter multiplies x * weight + bias into the linear layers that read it (and keeps it for the
+    residual sum besides): their weights would be others than the checkpoint's, and no longer lie on the grid
+    that quantization-aware training put them on.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    class Apart(torch.nn.LayerNorm):
+        minus: torch.Tensor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.bias - F.layer_norm(x, self.normalized_shape, None, None, self.eps) * self.minus
+
+    for module in model.modules():
+        if type(module) is torch.nn.LayerNorm and module.bias is not None:
+            module.register_buffer("minus", -module.weight.detach())
+            module.__class__ = Apart

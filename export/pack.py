@@ -7,6 +7,7 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import numpy as np
 
 from export.card import card
 from export.gate import Budget, Sample, gate
+from export.original import Original, of_checkpoint
 from export.variant import Variant
 from runtimes.bundle import SCHEMA, Bundle, open_bundle, seal
 from runtimes.errors import InputError
 from runtimes.files import write_atomic, writing
-from runtimes.load import choose, load
+from runtimes.load import choose
 from runtimes.text import pad
 from trainers.checkpoint import Checkpoint
 from trainers.data import Dataset, Split
@@ -28,7 +30,7 @@ GOLDEN = 28
 # In logits: a lead of 1 is a probability 2.7 times as high.
 MARGIN = 1.0
 # Texts that break naive pipelines; answered by the checkpoint like the others, label unknown (-1).
-_EDGE_CASES = ["?", "naïve café — 東京 🚀", "<b>AT&amp;T</b> said profit rose 5%", "word " * 2_000]
+EDGE_CASES = ["?", "naïve café — 東京 🚀", "<b>AT&amp;T</b> said profit rose 5%", "word " * 2_000]
 
 
 @dataclass(frozen=True)
@@ -38,32 +40,32 @@ class Packed:
 
 
 def pack(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | Original,
     variants: Sequence[Variant],
     dataset: Dataset,
     out: Path,
     name: str,
     budget: Budget,
 ) -> Packed:
-    """Write the bundle folder `out` if every variant passes the gate.
+    """Write the bundle folder `out` if every variant passes the gate, held to the checkpoint (or original).
 
     Raises GateError (nothing is written), InputError for no variants or an empty test split.
     """
     if not variants:
         raise InputError("export.variants is empty; name at least one, such as onnx-int8")
     test = dataset.splits["test"]
-    reference = load(checkpoint.path, threads=None)
-    sample = _sample(test, budget.samples, reference)
+    original = of_checkpoint(checkpoint) if isinstance(checkpoint, Checkpoint) else checkpoint
+    sample = _sample(test, budget.samples, original.model)
     with writing(out) as folder:
-        files = ["tokenizer.json", "config.json"]
-        for file in files:
-            shutil.copy(checkpoint.path / file, folder / file)
-        (folder / "golden.npz").write_bytes(_golden(sample, reference))
+        files = list(original.files)
+        for file, data in original.files.items():
+            (folder / file).write_bytes(data)
+        (folder / "golden.npz").write_bytes(_golden(sample, original.model))
         for variant in variants:
             (folder / variant.file).parent.mkdir(parents=True)
             shutil.copy(variant.path, folder / variant.file)
             files.append(variant.file)
-        manifest = _manifest(name, checkpoint, variants)
+        manifest = _manifest(name, original, variants)
         seal(folder, manifest, [*files, "golden.npz"])
         parity = gate(folder, budget, sample)
         write_json(folder / "parity.json", parity)
@@ -136,39 +138,43 @@ def defaults(engines: dict[str, str], ranked: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
-def _manifest(name: str, checkpoint: Checkpoint, variants: Sequence[Variant]) -> dict[str, Any]:
+def _manifest(name: str, original: Original, variants: Sequence[Variant]) -> dict[str, Any]:
     # Until the bench has spoken: the smallest file first.
     ranked = sorted(variants, key=lambda variant: variant.path.stat().st_size)
     return {
         "schema": SCHEMA,
         "name": name,
-        "task": checkpoint.task,
-        "labels": checkpoint.labels,
-        "limits": checkpoint.limits,
+        "task": original.task,
+        "labels": original.labels,
+        "limits": original.limits,
         "signature": {
             "inputs": {
                 key: {"dtype": "int64", "shape": ["batch", "length"]}
                 for key in ("input_ids", "attention_mask", "token_type_ids")
             },
-            "outputs": {"logits": {"dtype": "float32", "shape": ["batch", len(checkpoint.labels)]}},
+            "outputs": {"logits": {"dtype": "float32", "shape": ["batch", len(original.labels)]}},
         },
         "variants": {variant.name: variant.entry() for variant in variants},
         "defaults": defaults({v.name: v.engine for v in variants}, [v.name for v in ranked]),
-        "checkpoint": checkpoint.digest,
-        "data": checkpoint.meta["data"],
-        "metrics": checkpoint.meta["metrics"],
-        "seed": checkpoint.meta["seed"],
-        "lineage": checkpoint.meta["lineage"],
+        "checkpoint": original.digest,
+        "data": original.meta["data"],
+        "metrics": original.meta["metrics"],
+        "seed": original.meta["seed"],
+        "lineage": original.meta["lineage"],
     }
 
 
 def _sample(test: Split, most: int, reference: Any) -> Sample:
     if not test.texts:
         raise InputError("the test split is empty, so the gate cannot compare; give test rows")
-    # Evenly spaced: the split may be sorted by label.
-    rows = np.unique(np.linspace(0, len(test.texts) - 1, min(most, len(test.texts))).astype(int))
+    rows = sample_rows(len(test.texts), most)
     texts = [test.texts[row] for row in rows]
     return Sample(texts, np.array([test.labels[row] for row in rows]), reference.logits(texts))
+
+
+def sample_rows(count: int, most: int) -> np.ndarray:
+    """Which rows of a split the gate looks at: evenly spaced, since the split may be sorted by label."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
 
 
 def _golden(sample: Sample, reference: Any) -> bytes:
@@ -179,11 +185,12 @@ def _golden(sample: Sample, reference: Any) -> bytes:
     """
     rows = _spread(sample)
     texts, labels = [sample.texts[row] for row in rows], [int(sample.labels[row]) for row in rows]
-    for text in _EDGE_CASES:
+    for text in filter(partial(_has_tokens, reference), EDGE_CASES):
         if _margins(reference.logits([text]))[0] >= MARGIN:
             texts.append(text)
             labels.append(-1)
-    ids = [batch.feeds["input_ids"][0].tolist() for text in texts for batch in reference.prepare([text])]
+    asked = [batch.feeds for text in texts for batch in reference.prepare([text])]
+    ids = [feeds["input_ids"][feeds["attention_mask"] == 1].tolist() for feeds in asked]
     feeds = pad(ids, max(map(len, ids)), 0)
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -195,6 +202,14 @@ def _golden(sample: Sample, reference: Any) -> bytes:
         logits=np.concatenate([reference.logits([text]) for text in texts]),
     )
     return buffer.getvalue()
+
+
+def _has_tokens(reference: Any, text: str) -> bool:
+    """A word-level tokenizer may know nothing of a text."""
+    try:
+        return bool(reference.prepare([text]))
+    except InputError:
+        return False
 
 
 def _spread(sample: Sample) -> list[int]:

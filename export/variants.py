@@ -1,53 +1,84 @@
 """Make one variant from a checkpoint or from the variant it is quantized from; open it again."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from compress import quantize, quantize_tflite
+from compress.calibrate import Calibration, write_rows
 from compress.child import in_child
-from compress.quantize import onnx_dynamic_int8, tflite_dynamic_wi8_afp32
 from export.executorch import interpreter, to_executorch
 from export.litert import to_tflite
 from export.onnx import to_onnx
-from export.variant import KNOWN, Variant
+from export.variant import CALIBRATED, KNOWN, Variant, about
 from runtimes.errors import InputError
 from runtimes.files import writing
 
-_QUANTIZE = {"onnx-int8": onnx_dynamic_int8, "tflite-dynamic_wi8_afp32": tflite_dynamic_wi8_afp32}
+# source, target (and rows, where calibrated) → None, or details to add.
+_QUANTIZE: dict[str, Callable[..., dict[str, Any] | None]] = {
+    "onnx-int8": quantize.onnx_dynamic_int8,
+    "onnx-fp16": quantize.onnx_fp16,
+    "onnx-wi8": quantize.onnx_wi8,
+    "onnx-int4": quantize.onnx_int4,
+    "tflite-dynamic_wi8_afp32": quantize_tflite.tflite_dynamic_wi8_afp32,
+    "tflite-fp16": quantize_tflite.tflite_fp16,
+    "tflite-weight_only_wi8_afp32": quantize_tflite.tflite_weight_only_wi8_afp32,
+    "tflite-dynamic_wi4_afp32": quantize_tflite.tflite_dynamic_wi4_afp32,
+}
 
 
 def export_variant(
-    name: str, checkpoint: Path, parent: Path | None, lengths: Sequence[int], out: Path
+    name: str,
+    checkpoint: Path,
+    parent: Path | None,
+    lengths: Sequence[int],
+    out: Path,
+    calibration: Calibration | None = None,
 ) -> Variant:
     """Write the variant as folder `out` (the graph, and `details.json`); `parent` is such a folder.
 
-    Raises InputError for an unknown name, or with the converter's last line where it fails.
+    `calibration` is needed by the variants in CALIBRATED alone. Raises InputError for an unknown name, for
+    calibration rows that are missing or no use, or with the converter's last line where it fails.
     """
     if name not in KNOWN:
         raise InputError(f"variant {name!r} is not one of {', '.join(KNOWN)}")
+    if name in CALIBRATED and calibration is None:
+        raise InputError(
+            f"variant {name} needs calibration rows: give the data that the model was trained on"
+        )
     with writing(out) as folder:
         target = str((folder / KNOWN[name][3]).resolve())
-        details = _make(name, checkpoint, parent, list(lengths), target)
+        details = _make(name, checkpoint, parent, list(lengths), target, calibration)
         (folder / "details.json").write_text(json.dumps(details, indent=1) + "\n")
     return open_variant(name, out)
 
 
 def open_variant(name: str, folder: Path) -> Variant:
     """A variant that `export_variant` wrote."""
-    return Variant(name, folder / KNOWN[name][3], json.loads((folder / "details.json").read_bytes()))
+    return Variant(name, folder / about(name)[3], json.loads((folder / "details.json").read_bytes()))
 
 
 def _make(
-    name: str, checkpoint: Path, parent: Path | None, lengths: list[int], target: str
+    name: str,
+    checkpoint: Path,
+    parent: Path | None,
+    lengths: list[int],
+    target: str,
+    calibration: Calibration | None,
 ) -> dict[str, Any]:
     source = KNOWN[name][2]
     if source is not None:
         if parent is None:
             raise InputError(f"variant {name} is quantized from {source}; make that first")
         before = open_variant(source, parent)
-        in_child(_QUANTIZE[name], source=str(before.path.resolve()), target=target)
-        return before.details
+        with TemporaryDirectory(prefix="edgewise-") as folder:
+            rows = {}
+            if name in CALIBRATED and calibration is not None:
+                rows["rows"] = str(write_rows(calibration, checkpoint, Path(folder) / "rows.npz"))
+            more = in_child(_QUANTIZE[name], source=str(before.path.resolve()), target=target, **rows)
+        return {**before.details, **(more or {})}
     if KNOWN[name][0] == "litert":
         details: dict[str, Any] = in_child(
             to_tflite, checkpoint=str(checkpoint.resolve()), target=target, lengths=lengths

@@ -9,7 +9,7 @@ from pathlib import Path
 from runtimes.errors import InputError
 
 # A folder that holds one of these is a result of edgewise and may be made again in its place.
-RESULTS = ("bundle.json", "checkpoint.json", "data.json", "details.json")
+RESULTS = ("bundle.json", "checkpoint.json", "data.json", "details.json", "analysis.json")
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ.setdefault("USE_TF", "0")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -89,7 +92,7 @@ def tiny_checkpoint(tiny_base, tiny_data, tiny_config, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_variants(tiny_checkpoint, tmp_path_factory):
-    """Every default variant of the tiny checkpoint, by name."""
+    """The default variants of the tiny checkpoint, by name."""
     from export.variant import DEFAULT, KNOWN
     from export.variants import export_variant
 
@@ -101,6 +104,33 @@ def tiny_variants(tiny_checkpoint, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def tiny_calibration(tiny_data):
+    from compress.calibrate import Calibration
+
+    train = tiny_data.splits["train"]
+    return Calibration(train.texts, train.labels, most=64)
+
+
+@pytest.fixture(scope="session")
+def tiny_extra(tiny_checkpoint, tiny_variants, tiny_calibration, tmp_path_factory):
+    """Variants besides the default ones, by name, made when a test first asks: `tiny_extra("onnx-int4")`."""
+    from functools import cache
+
+    from export.variant import KNOWN
+    from export.variants import export_variant
+
+    folder = tmp_path_factory.mktemp("extra")
+
+    @cache
+    def made(name):
+        parent = tiny_variants[KNOWN[name][2]].path.parent if KNOWN[name][2] else None
+        out = folder / name
+        return export_variant(name, tiny_checkpoint.path, parent, LENGTHS, out, tiny_calibration)
+
+    return made
+
+
+@pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint, tiny_variants, tiny_data, tmp_path_factory):
     """A packed and gated bundle folder with all variants. Copy it before you change it."""
     from export.gate import Budget
@@ -108,6 +138,17 @@ def tiny_bundle(tiny_checkpoint, tiny_variants, tiny_data, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("bundle") / "tiny.bundle"
     return pack(tiny_checkpoint, list(tiny_variants.values()), tiny_data, out, "tiny", Budget()).path
+
+
+@pytest.fixture(scope="session")
+def tiny_keras(tmp_path_factory):
+    """A folder of tiny Keras models in every form that a user may bring: tests/support/tiny_keras.py."""
+    pytest.importorskip("keras")
+    folder = tmp_path_factory.mktemp("keras")
+    command = [sys.executable, str(Path(__file__).parent / "support" / "tiny_keras.py"), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
 
 
 @pytest.fixture(scope="session")

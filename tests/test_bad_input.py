@@ -304,6 +304,8 @@ COMMANDS = [
     (["train", "{recipe}", "--from", "x"], "--from and --data go together"),
     (["compress", "nowhere", "--data", "x", "--out", "y"], "--layers"),
     (["compress", "nowhere", "--data", "x", "--out", "y", "--layers", "2"], "not a checkpoint"),
+    (["compress", "nowhere", "--data", "x", "--out", "y", "--keep", "0.5", "--hidden", "8"], "one after the"),
+    (["compress", "nowhere", "--data", "x", "--out", "y", "--keep", "1", "--unlabelled", "z"], "a student"),
     (["export", "nowhere", "--out", "y"], "not a checkpoint"),
     (["check", "nowhere"], "no such bundle"),
     (["bench", "nowhere"], "no such bundle"),

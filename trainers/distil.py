@@ -55,26 +55,38 @@ def distil(
     _check(config, teacher, start, dataset)
     import transformers
 
+    transformers.set_seed(config.seed)
+    student, kept = student_from(start, config.layers, config.hidden_size, config.intermediate_size)
+    figures = teach(student, kept, teacher, start, dataset, out, config)
+    figures["kept_layers"] = kept.layers
+    step = {"step": "distil", "config": asdict(config), "parent": start.digest, "teacher": teacher.digest}
+    lineage = [*start.meta["lineage"], step]
+    return write_checkpoint(student, start.path, dataset, config, figures, lineage, out)
+
+
+def teach(
+    student: Any, kept: Kept, teacher: Checkpoint, start: Checkpoint, dataset: Dataset, out: Path,
+    config: DistilConfig, more: Any = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Train `student` (`kept` of `start`) in place to its best epoch, taught by `teacher`; gives figures.
+
+    Resume points lie beside `out`; `more` is what else makes the run, so that no other run takes them for its
+    own.
+    """
     from trainers.fit import fit, rows_of
     from trainers.model import open_tokenizer
 
-    transformers.set_seed(config.seed)
-    student, kept = student_from(start, config.layers, config.hidden_size, config.intermediate_size)
     guide = _Guide.of(teacher, start, student, kept, config)
     train = _with_unlabelled(dataset, config)
-    parent = {"teacher": teacher.digest, "start": start.digest}
-    job = {"config": asdict(config), "data": dataset.digest, "texts": _digest(train.texts), **parent}
+    job = {"config": asdict(config), "data": dataset.digest, "texts": _digest(train.texts), "more": more}
+    job |= {"teacher": teacher.digest, "start": start.digest}
     answers = _teacher_answers(teacher, train.texts, guide, config.precision, out)
     tokenizer = open_tokenizer(start.path, config.max_tokens)
     rows = rows_of(train, tokenizer, answers)
     validation = rows_of(dataset.splits["validation"], tokenizer)
     weights = dataset.source.get("prepared", {}).get("class_weights")
     loss = distil_loss(config, weights, guide.model, guide.layers, guide.width)
-    figures = fit(student, rows, validation, tokenizer.pad_id, loss, config, work_folder(out), job)
-    figures["kept_layers"] = kept.layers
-    step = {"step": "distil", "config": asdict(config), "parent": start.digest, "teacher": teacher.digest}
-    lineage = [*start.meta["lineage"], step]
-    return write_checkpoint(student, start.path, dataset, config, figures, lineage, out)
+    return fit(student, rows, validation, tokenizer.pad_id, loss, config, work_folder(out), job)
 
 
 def check_distil(config: DistilConfig, section: str = "distil") -> None:

@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -7,11 +7,14 @@ from apps.cli.options import Json, emit
 
 
 def compress(
-    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint to make smaller.")],
+    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint to make smaller, or to look into.")],
     data: Annotated[
         str, typer.Option(help="Its training data: a folder of `edgewise build`, a file, a hub id.")
     ],
-    out: Annotated[Path, typer.Option(help="Where the smaller checkpoint goes.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the result goes; with --analyse a page (.html) or a folder, or nowhere."),
+    ] = None,
     vocabulary: Annotated[int | None, typer.Option(help="Keep at most this many tokens.", min=1)] = None,
     keep: Annotated[
         float | None, typer.Option(help="Prune heads and neurons to this share of the encoder, such as 0.5.")
@@ -28,19 +31,44 @@ def compress(
     unlabelled: Annotated[
         str | None, typer.Option(help="More texts to distil on, labels not needed: a file, a hub id.")
     ] = None,
+    qat: Annotated[
+        int | None, typer.Option(help="Train for weights of 4 or 8 bits; export an int4 or int8 variant.")
+    ] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(help="Mask this share of the encoder's weights. The file stays as large as it was."),
+    ] = None,
+    mask: Annotated[str, typer.Option(help="With --sparsity: global, layer, movement or 2:4.")] = "global",
     epochs: Annotated[int, typer.Option(help="Epochs of distillation or recovery.", min=1)] = 4,
+    analyse: Annotated[
+        bool,
+        typer.Option("--analyse", help="Train nothing: tell what each part costs and what it is worth."),
+    ] = False,
+    rows: Annotated[int, typer.Option(help="With --analyse: most rows to measure on.", min=16)] = 512,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     json: Json = False,
 ) -> None:
-    """Make a checkpoint smaller: fewer tokens, heads, neurons, layers, a narrower student.
+    """Make a checkpoint smaller: fewer tokens, heads, neurons, layers, a narrower student, fewer bits.
 
     What is taken out is gone from the file. The result opens with from_pretrained and goes to
-    `edgewise export` like any other.
+    `edgewise export` like any other. --analyse and --sparsity stand alone.
     """
+    smaller = any(
+        one is not None for one in (vocabulary, keep, layers, hidden, intermediate, unlabelled, qat)
+    )
+    _one_of({"--analyse": analyse, "--sparsity": sparsity is not None, "what makes it smaller": smaller})
+    if analyse:
+        _analyse(checkpoint, data, out, rows, seed, json)
+        return
+    out = _given(out)
+    if sparsity is not None:
+        _mask(checkpoint, data, out, sparsity, mask, epochs, seed, json)
+        return
     from apps.shrink import ShrinkConfig, shrink
 
     config = ShrinkConfig(
-        vocabulary, keep, layers, hidden, intermediate, importance, unlabelled, epochs, seed  # type: ignore[arg-type]
+        vocabulary, keep, layers, hidden, intermediate, importance,  # type: ignore[arg-type]
+        unlabelled, qat, epochs, seed,
     )  # fmt: skip
     result = shrink(checkpoint, data, out, config)
     if json:
@@ -49,4 +77,46 @@ def compress(
     for key in ("before", "after"):
         about = result[key]
         print(f"{key:<7} {about['bytes'] / 1e6:6.1f} MB  accuracy {about['accuracy']}")
+    print(out)
+
+
+def _one_of(wanted: dict[str, bool]) -> None:
+    from runtimes.errors import InputError
+
+    given = [name for name, there in wanted.items() if there]
+    if len(given) > 1:
+        raise InputError(f"{given[0]} does not go with {given[1]}; run `edgewise compress` once for each")
+
+
+def _given(out: Path | None) -> Path:
+    from runtimes.errors import InputError
+
+    if out is None:
+        raise InputError("where does the checkpoint go? give --out")
+    return out
+
+
+def _analyse(path: Path, data: str, out: Path | None, rows: int, seed: int, json: bool) -> None:
+    from apps.analysis import AnalyseConfig, table
+    from apps.analysis import analyse as run
+
+    result: dict[str, Any] = run(path, data, out, AnalyseConfig(rows=rows, seed=seed))
+    if json:
+        emit(result)
+        return
+    print(table(result))
+    if out is not None:
+        print(out)
+
+
+def _mask(
+    path: Path, data: str, out: Path, sparsity: float, kind: str, epochs: int, seed: int, json: bool
+) -> None:
+    from apps.masking import mask, words
+
+    result = mask(path, data, out, sparsity, kind, epochs, seed)
+    if json:
+        emit(result)
+        return
+    print(words(result))
     print(out)

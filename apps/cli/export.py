@@ -8,40 +8,82 @@ from runtimes.errors import InputError
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="A checkpoint, or a bundle to cut down.")],
     out: Annotated[Path, typer.Option(help="The bundle to write (.zip only when cutting one down).")],
+    source: Annotated[Path | None, typer.Argument(help="A checkpoint, or a bundle to cut down.")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="Instead: your own .onnx, .tflite or .keras file, or a SavedModel folder."
+        ),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="With --from: what it does: text-classification.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="With --from: the tokenizer.json that it was trained with.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="With --from: 'a,b,c', a JSON list or a config.json, in the order of its outputs."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="With --from: tokens that it reads of a text (default: what it says itself).", min=4
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Test rows for the gate: a folder of `edgewise build`, a file, a hub id."),
     ] = None,
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="Variant to make or keep; repeat for more (default: fp32, dynamic int8)."),
+        typer.Option(help="Variant to make (default: fp32 and int8) or keep; repeat for more."),
     ] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Accuracy a variant may lose, as a fraction. [default: 0.01]")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Export a gated bundle, or cut one down to what a device needs."""
+    """Export a gated bundle, also of your own model, or cut one down.
+
+    `--from model.onnx --task text-classification --tokenizer tokenizer.json --labels a,b --data rows.csv`
+    takes the model as it is for the original, quantizes it, and holds every variant to its own answers.
+    """
     from runtimes.bundle import MANIFEST
 
-    if source.is_file() or (source / MANIFEST).is_file():
+    if (source is None) == (model is None):
+        raise InputError("name one thing to export: a checkpoint, a bundle, or your own model with --from")
+    brings = {"--task": task, "--tokenizer": tokenizer, "--labels": labels, "--max-tokens": max_tokens}
+    given = [name for name, value in brings.items() if value is not None]
+    drop = 0.01 if max_drop is None else max_drop
+    if model is not None:
+        from apps.adopting import adopt_model
+
+        report: dict[str, Any] = adopt_model(
+            model, task, tokenizer, labels, data, out, variant, drop, max_tokens
+        )
+    elif source is None or given:
+        raise InputError(f"{', '.join(given)}: only with --from, for a model of your own")
+    elif source.is_file() or (source / MANIFEST).is_file():
         from export.pack import slim
 
         if data is not None or max_drop is not None:
             raise InputError("--data and --max-drop go with a checkpoint; a bundle is only cut down")
 
         path = slim(source, variant or [], out)
-        report: dict[str, Any] = {"bundle": str(path), "bytes": _size(path)}
+        report = {"bundle": str(path), "bytes": _size(path)}
     else:
         from apps.exporting import export_checkpoint
 
-        report = export_checkpoint(source, data, out, variant, 0.01 if max_drop is None else max_drop)
+        report = export_checkpoint(source, data, out, variant, drop)
     if json:
         emit(report)
-    else:
-        print(f"{report['bundle']}  {report['bytes'] / 1e6:.1f} MB")
+        return
+    if "original" in report:
+        about = report["original"]
+        print(
+            f"original  accuracy {about['accuracy']:.4f}  n {about['n']}  reads {about['max_tokens']} tokens"
+        )
+    print(f"{report['bundle']}  {report['bytes'] / 1e6:.1f} MB")
 
 
 def _size(path: Path) -> int:

@@ -49,6 +49,7 @@ def train(
     from apps.flow import build
 
     made = {"teacher": True, "pruned": read.prune is not None, "student": read.distil is not None}
+    made["qat"] = read.qat is not None
     paths = build(read, runs, until=[name for name, there in made.items() if there][-1])
     if json:
         emit({name: str(path) for name, path in paths.items()})

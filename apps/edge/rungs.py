@@ -18,7 +18,7 @@ def rungs(seed: int, recipe: Path = RECIPE) -> dict[str, Recipe]:
     found = {"quantized only": alone, "vocabulary": trimmed}
     for percent in (75, 50, 25):
         cut = PruneConfig(
-            keep=percent / 100, batch_size=32, learning_rate=2e-4, epochs=3, max_tokens=128, seed=seed
+            keep=percent / 100, batch_size=32, learning_rate=2e-4, epochs=2, max_tokens=128, seed=seed
         )
         found[f"pruned to {percent}%"] = replace(trimmed, prune=cut)
     return found | {"student": whole}

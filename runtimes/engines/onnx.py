@@ -22,11 +22,12 @@ _DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)"
 
 
 class OnnxSession:
-    """An ONNX graph with free batch and length."""
+    """An ONNX graph: with free batch and length, or (adopted ones) with fixed `lengths` at batch 1."""
 
-    lengths = None
-
-    def __init__(self, session: onnxruntime.InferenceSession, threads: int) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, threads: int, lengths: list[int] | None = None
+    ) -> None:
+        self.lengths = lengths
         self._session = session
         self._threads = threads
         self._inputs = [(node.name, _DTYPES[node.type]) for node in session.get_inputs()]
@@ -73,13 +74,22 @@ def open(
         session = onnxruntime.InferenceSession(
             source if isinstance(source, bytes) else str(source), options, providers=wanted
         )
-        opened = OnnxSession(session, threads)
+        opened = OnnxSession(session, threads, _lengths(variant))
     except Exception as error:  # onnxruntime raises classes of its own for each fault
         raise EngineError(f"onnxruntime cannot open {variant['file']}: {_first_line(error)}") from None
     unused = [provider for provider in wanted if provider not in session.get_providers()]
     if unused and not allow_fallback:
         raise EngineError(f"onnxruntime fell back from {', '.join(unused)} to {session.get_providers()}")
     return opened
+
+
+def _lengths(variant: dict[str, Any]) -> list[int] | None:
+    lengths = variant.get("lengths")
+    if lengths is None:
+        return None
+    if not isinstance(lengths, list) or not lengths or not all(type(n) is int and n > 0 for n in lengths):
+        raise ValueError("lengths must be positive integers")
+    return sorted(lengths)
 
 
 def _refuse_external_data(source: Path | bytes, name: str) -> None:

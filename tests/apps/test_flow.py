@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,6 +160,36 @@ def test_compress_and_export_without_a_recipe(built, tmp_path, capsys):
     argv = ["export", str(out), "--data", str(data), "--out", str(bundle), "--variant", "onnx-fp32"]
     assert run([*argv, "--max-drop", "0.05"]) == 0
     assert run(["check", str(bundle)]) == 0
+
+
+def test_compress_prunes_what_somebody_else_trained(built, tmp_path, capsys):
+    """A folder that save_pretrained wrote and a CSV: heads and neurons go, the answers stay."""
+    (teacher,), out = built.glob("teacher-*"), tmp_path / "small"
+    foreign = shutil.copytree(teacher, tmp_path / "foreign")
+    (foreign / "checkpoint.json").unlink()
+    texts, labels = rows(600, seed=11)
+    names, csv = list(TOPICS), tmp_path / "rows.csv"
+    lines = {f"{text},{names[label]}" for text, label in zip(texts, labels, strict=True)}
+    csv.write_text("\n".join(["text,label", *sorted(lines)]))
+    argv = ["compress", str(foreign), "--data", str(csv), "--out", str(out), "--json"]
+    assert run([*argv, "--keep", "0.5", "--epochs", "4"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["after"]["bytes"] < 0.8 * result["before"]["bytes"]
+    assert result["after"]["accuracy"] > result["before"]["accuracy"] - 0.1
+    lineage = json.loads((out / "checkpoint.json").read_text())["lineage"]
+    assert [step["step"] for step in lineage][::3] == ["adopted", "prune"]
+
+
+def test_a_pruned_recipe(built, recipe, capsys):
+    argv = ["train", str(recipe), *runs_of(built), "--prune.keep", "0.5", "--prune.steps", "1"]
+    argv += ["--prune.max_tokens", "32", "--prune.epochs", "1", "--distil.layers", "1", "--json"]
+    assert run([*argv, "--distil.epochs", "1"]) == 0
+    paths = json.loads(capsys.readouterr().out)
+    sizes = [
+        (built / paths[name].rsplit("/")[-1] / "model.safetensors").stat().st_size
+        for name in ("teacher", "pruned", "student")
+    ]
+    assert sizes[0] > sizes[1] > sizes[2]
 
 
 def test_going_on_with_new_rows_shows_forgetting(built, recipe, tmp_path, capsys):

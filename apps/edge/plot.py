@@ -1,0 +1,73 @@
+"""The ladder as a picture: accuracy against median latency, the area of a bubble for the size."""
+
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+_COLOURS = {
+    "teacher": "#5b6472", "Optimum": "#b4532a", "quantized only": "#2a6fb4", "vocabulary": "#5aa0d8",
+    "pruned to 75%": "#9fc7a4", "pruned to 50%": "#55a868", "pruned to 25%": "#2c7a43", "student": "#7b4fa3",
+}  # fmt: skip
+
+
+def draw(found: dict[int, dict[str, Any]], out: Path) -> None:
+    """A PNG: one bubble an entry (mean over the seeds), fastest variant of each rung labelled."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    points = _points(found)
+    figure, axes = plt.subplots(figsize=(9, 5.4), dpi=150)
+    for point in sorted(points, key=lambda point: -point["mb"]):
+        colour = _COLOURS.get(point["rung"], "#d08a2e")
+        axes.scatter(point["ms"], 100 * point["accuracy"], s=12 + 14 * point["mb"], c=colour, alpha=0.65)
+    for point in _labelled(points):
+        text = f"{point['rung']}\n{point['ms']:.2g} ms, {point['mb']:.1f} MB"
+        axes.annotate(
+            text,
+            (point["ms"], 100 * point["accuracy"]),
+            xytext=(0, 14),
+            textcoords="offset points",
+            fontsize=8,
+            ha="center",
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("median latency, ms (batch 1, one thread, tokenization included)")
+    axes.set_ylabel("accuracy on 7,600 test rows, %")
+    axes.set_title(
+        "From the teacher to the student: the area is the size of the file", loc="left", fontsize=11
+    )
+    axes.grid(alpha=0.25)
+    axes.margins(x=0.12, y=0.2)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(out, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _points(found: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    points = []
+    for name, first in next(iter(found.values()))["entries"].items():
+        if first["accuracy"] is None:
+            continue
+        rows = [one["entries"][name] for one in found.values()]
+        points.append(
+            {
+                "rung": first["rung"],
+                "ms": mean(row["latency_ms"]["p50"] for row in rows),
+                "accuracy": mean(row["accuracy"] for row in rows),
+                "mb": mean(row["bytes"] for row in rows) / 1e6,
+            }
+        )
+    return points
+
+
+def _labelled(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The fastest of each rung."""
+    best: dict[str, dict[str, Any]] = {}
+    for point in points:
+        if point["rung"] not in best or point["ms"] < best[point["rung"]]["ms"]:
+            best[point["rung"]] = point
+    return list(best.values())

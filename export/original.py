@@ -1,0 +1,34 @@
+"""The original: what every variant of a bundle is held to. A checkpoint, or a model that a user brings."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from runtimes.load import load
+from trainers.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Original:
+    """`model` answers: `prepare(texts)` gives token ids, `logits(texts)` float32 (n, labels).
+
+    `files` go into the bundle as they are (`tokenizer.json`, `config.json`). `meta` has data, metrics, seed
+    and lineage as in a checkpoint; `digest` is the sha256 of the model's file or files.
+    """
+
+    task: str
+    labels: list[str]
+    limits: dict[str, int]
+    model: Any = field(repr=False)
+    files: dict[str, bytes] = field(repr=False)
+    meta: dict[str, Any] = field(repr=False)
+    digest: str
+
+
+def of_checkpoint(checkpoint: Checkpoint) -> Original:
+    """The checkpoint itself, in PyTorch eager fp32."""
+    files = {name: (checkpoint.path / name).read_bytes() for name in ("tokenizer.json", "config.json")}
+    meta = {key: checkpoint.meta[key] for key in ("data", "metrics", "seed", "lineage")}
+    model = load(checkpoint.path, threads=None)
+    return Original(
+        checkpoint.task, checkpoint.labels, checkpoint.limits, model, files, meta, checkpoint.digest
+    )
