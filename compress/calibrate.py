@@ -1,4 +1,4 @@
-"""Calibration data: a few labelled training rows, by which a quantizer sets ranges and measures damage."""
+"""Calibration data: a few labelled training rows that set a quantizer's ranges and measure its damage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -3,11 +3,16 @@
 from typing import Any
 
 
-def to_tflite(checkpoint: str, target: str, lengths: list[int]) -> dict[str, Any]:
+def to_tflite(
+    checkpoint: str, target: str, lengths: list[int], masked: float | None = None
+) -> dict[str, Any]:
     """Write the fp32 graph; return the details that the engine needs. Runs through `in_child`.
 
     TFLite graphs have fixed shapes: each of `lengths` becomes a signature `tokens_<length>` of batch 1 with
     int32 inputs `args_0` (input_ids) and `args_1` (attention_mask).
+
+    `masked`, where given, is what is added to the score of a masked position, instead of the least fp32
+    number, and tables are read by GATHER: both let every operator be quantized with a fixed range.
     """
     import litert_torch
     import torch
@@ -15,7 +20,12 @@ def to_tflite(checkpoint: str, target: str, lengths: list[int]) -> dict[str, Any
 
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint, local_files_only=True).eval()
     _fold_token_types(model)
-    _keep_norms_apart(model)
+    if masked is None:
+        _keep_norms_apart(model)
+    else:
+        _gather_tables(model)
+        # The mask comes as scores already, in the shape of the attention's.
+        model.base_model.get_extended_attention_mask = lambda mask, *_, **__: mask
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
@@ -23,6 +33,10 @@ def to_tflite(checkpoint: str, target: str, lengths: list[int]) -> dict[str, Any
             self.model = model
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            if masked is not None:
+                length = input_ids.shape[1]
+                scores = (1.0 - attention_mask.float()) * masked
+                attention_mask = scores[:, None, None, :].expand(1, 1, length, length)
             return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
     converter, logits = None, Logits().eval()
@@ -79,3 +93,21 @@ def _keep_norms_apart(model: Any) -> None:
         if type(module) is torch.nn.LayerNorm and module.bias is not None:
             module.register_buffer("minus", -module.weight.detach())
             module.__class__ = Apart
+
+
+def _gather_tables(model: Any) -> None:
+    """GATHER has an int8 kernel with int8 output; EMBEDDING_LOOKUP gives fp32."""
+    import torch
+
+    class Gather(torch.nn.Module):
+        def __init__(self, weight: torch.Tensor) -> None:
+            super().__init__()
+            self.weight = weight
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return torch.index_select(self.weight, 0, ids.flatten()).reshape(*ids.shape, -1)
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, torch.nn.Embedding):
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, Gather(module.weight))

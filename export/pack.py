@@ -65,6 +65,10 @@ def pack(
             (folder / variant.file).parent.mkdir(parents=True)
             shutil.copy(variant.path, folder / variant.file)
             files.append(variant.file)
+            for header in variant.path.parent.glob("*.h"):
+                beside = str(Path(variant.file).with_name(header.name))
+                shutil.copy(header, folder / beside)
+                files.append(beside)
         manifest = _manifest(name, original, variants)
         seal(folder, manifest, [*files, "golden.npz"])
         parity = gate(folder, budget, sample)
@@ -95,8 +99,8 @@ def _copy_kept(bundle: Bundle, keep: Sequence[str], folder: Path) -> None:
         "variants": {name: bundle.variants[name] for name in keep},
         "defaults": defaults({name: bundle.variants[name]["engine"] for name in keep}, keep),
     }
-    left_out = {about["file"] for name, about in bundle.variants.items() if name not in keep}
-    names = [name for name in bundle.manifest["files"] if name not in left_out]
+    left_out = tuple(f"variants/{name}/" for name in bundle.variants if name not in keep)
+    names = [name for name in bundle.manifest["files"] if not name.startswith(left_out)]
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(bundle.read(name))

@@ -6,10 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from compress import quantize, quantize_tflite
+from compress import mixed, quantize, quantize_tflite, static, static_tflite
 from compress.calibrate import Calibration, write_rows
 from compress.child import in_child
 from export.executorch import interpreter, to_executorch
+from export.header import write_header
 from export.litert import to_tflite
 from export.onnx import to_onnx
 from export.variant import CALIBRATED, KNOWN, Variant, about
@@ -26,6 +27,10 @@ _QUANTIZE: dict[str, Callable[..., dict[str, Any] | None]] = {
     "tflite-fp16": quantize_tflite.tflite_fp16,
     "tflite-weight_only_wi8_afp32": quantize_tflite.tflite_weight_only_wi8_afp32,
     "tflite-dynamic_wi4_afp32": quantize_tflite.tflite_dynamic_wi4_afp32,
+    "onnx-static_int8": static.onnx_static_int8,
+    "onnx-mixed": mixed.onnx_mixed,
+    "tflite-static_wi8_ai8": static_tflite.tflite_static_wi8_ai8,
+    "tflite-full_int8": static_tflite.tflite_full_int8,
 }
 
 
@@ -69,21 +74,11 @@ def _make(
     calibration: Calibration | None,
 ) -> dict[str, Any]:
     source = KNOWN[name][2]
-    if source is not None:
-        if parent is None:
-            raise InputError(f"variant {name} is quantized from {source}; make that first")
-        before = open_variant(source, parent)
-        with TemporaryDirectory(prefix="edgewise-") as folder:
-            rows = {}
-            if name in CALIBRATED and calibration is not None:
-                rows["rows"] = str(write_rows(calibration, checkpoint, Path(folder) / "rows.npz"))
-            more = in_child(_QUANTIZE[name], source=str(before.path.resolve()), target=target, **rows)
-        return {**before.details, **(more or {})}
-    if KNOWN[name][0] == "litert":
-        details: dict[str, Any] = in_child(
-            to_tflite, checkpoint=str(checkpoint.resolve()), target=target, lengths=lengths
-        )
-        return details
+    if name == "onnx-fp32":
+        in_child(to_onnx, checkpoint=str(checkpoint.resolve()), target=target)
+        return {}
+    if name == "tflite-fp32":
+        return _to_tflite(checkpoint, target, lengths)
     if KNOWN[name][0] == "executorch":
         return in_child(
             to_executorch,
@@ -93,5 +88,25 @@ def _make(
             most=lengths[-1],
             precision=KNOWN[name][1],
         )
-    in_child(to_onnx, checkpoint=str(checkpoint.resolve()), target=target)
-    return {}
+    with TemporaryDirectory(prefix="edgewise-") as folder:
+        rows = {}
+        if calibration is not None and name in CALIBRATED:
+            rows["rows"] = str(write_rows(calibration, checkpoint, Path(folder) / "rows.npz"))
+        if source is None:  # the all-integer graph has one length, and a mask that int8 can hold
+            graph = Path(folder) / "model.tflite"
+            before = _to_tflite(checkpoint, str(graph), lengths[-1:], masked=static_tflite.MASKED)
+        elif parent is None:
+            raise InputError(f"variant {name} is quantized from {source}; make that first")
+        else:
+            graph, before = parent / KNOWN[source][3], open_variant(source, parent).details
+        more = in_child(_QUANTIZE[name], source=str(graph.resolve()), target=target, **rows)
+    if name == "tflite-full_int8":
+        write_header(Path(target))
+    return {**before, **(more or {})}
+
+
+def _to_tflite(checkpoint: Path, target: str, lengths: list[int], **how: float) -> dict[str, Any]:
+    details: dict[str, Any] = in_child(
+        to_tflite, checkpoint=str(checkpoint.resolve()), target=target, lengths=lengths, **how
+    )
+    return details

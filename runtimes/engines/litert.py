@@ -48,8 +48,12 @@ class LiteRTSession:
 
     def _row(self, runner: Any, feeds: dict[str, np.ndarray], row: int) -> np.ndarray:
         inputs = {name: feeds[ours][row : row + 1].astype(np.int32) for name, ours in self._inputs.items()}
-        (answer,) = runner(**inputs).values()
-        return answer
+        ((name, answer),) = runner(**inputs).items()
+        if answer.dtype == np.float32:
+            return answer
+        # An all-integer graph: what it answers means (answer - zero point) * scale.
+        scale, zero_point = runner.get_output_details()[name]["quantization"]
+        return (answer.astype(np.float32) - zero_point) * np.float32(scale)
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -24,6 +24,10 @@ TOLERANCE = {
     "dynamic_wi8_afp32": 0.3,
     "int4": 1.5,
     "dynamic_wi4_afp32": 1.5,
+    "mixed": 1.5,
+    "static_int8": 0.5,
+    "static_wi8_ai8": 0.5,
+    "full_int8": 3.0,
 }
 
 
