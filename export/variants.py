@@ -105,8 +105,10 @@ def _make(
     return {**before, **(more or {})}
 
 
-def _to_tflite(checkpoint: Path, target: str, lengths: list[int], **how: float) -> dict[str, Any]:
+def _to_tflite(
+    checkpoint: Path, target: str, lengths: list[int], masked: float | None = None
+) -> dict[str, Any]:
     details: dict[str, Any] = in_child(
-        to_tflite, checkpoint=str(checkpoint.resolve()), target=target, lengths=lengths, **how
+        to_tflite, checkpoint=str(checkpoint.resolve()), target=target, lengths=lengths, masked=masked
     )
     return details
