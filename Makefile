@@ -1,12 +1,19 @@
-# Each target sets up .venv by itself and does nothing twice.
+# Each target sets up its environment by itself and does nothing twice.
 PYTHON ?= python3
 BIN := .venv/bin
 RECIPE ?= apps/news/recipe.toml
-.PHONY: demo test bench lint format clean
+.PHONY: demo test bench lint format executorch clean
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# ExecuTorch's pins fit no common environment. Export, gate and bench of its variants use this one.
+.venv-executorch/ready: pyproject.toml constraints-executorch.txt
+	test -x .venv-executorch/bin/python || $(PYTHON) -m venv .venv-executorch
+	.venv-executorch/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints-executorch.txt -e '.[executorch,bench]' transformers
 	touch $@
 
 demo: .venv/ready  ## Data, teacher, student, compression, ONNX + TFLite, gate, bench, report, one headline
@@ -28,5 +35,7 @@ format: .venv/ready
 bench: .venv/ready  ## pytest-benchmark: load, tokenize, infer, post-process
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
 
+executorch: .venv-executorch/ready  ## The environment of the executorch variants
+
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache
+	rm -rf .venv .venv-executorch build *.egg-info .mypy_cache .ruff_cache

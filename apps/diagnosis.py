@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from runtimes.engines import INSTALL, PACKAGES, installed
+from runtimes.engines.elsewhere import interpreter
+from runtimes.errors import EngineError
 
 # Distribution → what it is for.
 _PACKAGES = {
@@ -89,10 +91,27 @@ def _machine() -> dict[str, Any]:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.platform()}",
         "cache": f"{cache} ({shutil.disk_usage(near).free >> 30} GB free there)",
         "mirror": _mirror(mirror),
+        "executorch": _executorch(),
         "chromium": shutil.which("chromium")
         or shutil.which("google-chrome")
         or "missing (browser tests only)",
     }
+
+
+def _executorch() -> str:
+    """Where its variants are exported, checked and run: here, in an environment of its own, or nowhere."""
+    if installed("executorch"):
+        return f"{_version('executorch')} here"
+    try:
+        python = interpreter("executorch")
+    except EngineError as error:
+        return str(error)
+    if python is None:
+        return "missing: make executorch (only for variants executorch-…)"
+    found = sorted(python.parents[1].glob("lib/python*/site-packages/executorch-*.dist-info"))
+    if not found:
+        return f"no executorch in {python}; run make executorch"
+    return f"{found[0].name.removeprefix('executorch-').removesuffix('.dist-info')} in {python}"
 
 
 def _mirror(mirror: str | None) -> str:

@@ -313,7 +313,7 @@ def _plan_exports(recipe: Recipe, data: Step, checkpoint: Step, add: Callable[..
             before = parent.path if parent else None
             export_variant(name, checkpoint.path, before, recipe.export.lengths, out, rows)
 
-        lengths = list(recipe.export.lengths) if name.startswith("tflite") else None
+        lengths = list(recipe.export.lengths) if name.startswith(("tflite", "executorch")) else None
         source = parent.path.name if parent else checkpoint.path.name
         key = {"rows": data.path.name} if name in CALIBRATED else {}
         made[name] = add(name, make, parent=source, lengths=lengths, **key)
@@ -390,9 +390,10 @@ def _publish(packed: Step, rows: Step, out: Path) -> None:
 
 
 def ranked(rows: list[dict[str, Any]]) -> list[str]:
-    """Variants by measured p50 with tokenization, fastest first."""
-    timed = [row for row in rows if row["tokenization"] and row["engine"] != "torch" and row["latency_ms"]]
-    return [row["variant"] for row in sorted(timed, key=lambda row: row["latency_ms"]["p50"])]
+    """Variants by measured p50 with tokenization, fastest first; those without times last."""
+    told = [row for row in rows if row["tokenization"] and row["engine"] != "torch"]
+    slowest = {"p50": float("inf")}
+    return [row["variant"] for row in sorted(told, key=lambda row: (row["latency_ms"] or slowest)["p50"])]
 
 
 def _report(recipe: Recipe, rows: Step, baselines: Step, out: Path) -> None:

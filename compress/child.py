@@ -18,8 +18,10 @@ from runtimes.errors import InputError
 _OURS = re.compile(r"^runtimes\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
-def in_child(function: Callable[..., Any], **arguments: Any) -> Any:
+def in_child(function: Callable[..., Any], *, python: str = sys.executable, **arguments: Any) -> Any:
     """`function(**arguments)` in a child process; arguments and result go through JSON (paths as strings).
+
+    `python` is the interpreter: that of another environment where the function's packages need one.
 
     Raises InputError with the child's own message where it raised one of `runtimes.errors`, else with its
     last line, or with the signal that killed it.
@@ -28,7 +30,7 @@ def in_child(function: Callable[..., Any], **arguments: Any) -> Any:
     with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
         answer, log = Path(folder) / "answer.json", Path(folder) / "log"
         command = [
-            sys.executable,
+            python,
             "-m",
             "compress.child",
             name,

@@ -302,10 +302,20 @@ def _row(
         "entry": name, "default": one.default, "quick": config.quick, "tokenizer_bytes": one.tokenizer_size,
         "versions": _versions(about),
     }  # fmt: skip
-    if common["emulated"]:  # an emulator's times say nothing about the device
+    distorted = _distorted(about, common["emulated"])
+    if distorted:
         unknown = dict.fromkeys(("latency_ms", "cold_start_ms", "peak_rss_mb", "outliers", "ratio_to"))
-        values |= unknown | {"note": f"emulated: times and memory are not reported; {values['note']}"}
+        values |= unknown | {"note": f"{distorted}: times and memory are not reported; {values['note']}"}
     return {key: values[key] for key in (*KEYS, *EXTRA_KEYS)}
+
+
+def _distorted(about: dict[str, Any], emulated: bool) -> str | None:
+    """Why the times say nothing about the device, if they do not."""
+    if emulated:
+        return "emulated"
+    if about.get("elsewhere"):
+        return f"{about['engine']} ran in another process, behind a pipe (bench in its environment)"
+    return None
 
 
 def _versions(about: dict[str, Any]) -> dict[str, str]:

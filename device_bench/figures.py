@@ -91,9 +91,9 @@ def label(row: Row, rows: Iterable[Row]) -> str:
 def colour(row: Row) -> str:
     """The colour class of the row's engine."""
     engine = str(row["engine"]).lower()
-    for word, name in (("torch", "torch"), ("onnx", "onnx"), ("litert", "litert"), ("tflite", "litert")):
+    for word in ("executorch", "torch", "onnx", "litert", "tflite"):  # the longer name first
         if word in engine:
-            return name
+            return "litert" if word == "tflite" else word
     return "other"
 
 

@@ -272,6 +272,7 @@ def _legend(points: list[plot.Point]) -> str:
     names = {
         "onnx": "ONNX Runtime",
         "litert": "LiteRT",
+        "executorch": "ExecuTorch",
         "torch": "PyTorch (the checkpoint)",
         "other": "other engine",
     }

@@ -9,6 +9,7 @@ from typing import Any
 from compress import mixed, quantize, quantize_tflite, static, static_tflite
 from compress.calibrate import Calibration, write_rows
 from compress.child import in_child
+from export.executorch import interpreter, to_executorch
 from export.header import write_header
 from export.litert import to_tflite
 from export.onnx import to_onnx
@@ -78,6 +79,15 @@ def _make(
         return {}
     if name == "tflite-fp32":
         return _to_tflite(checkpoint, target, lengths)
+    if KNOWN[name][0] == "executorch":
+        return in_child(
+            to_executorch,
+            python=interpreter(),
+            checkpoint=str(checkpoint.resolve()),
+            target=target,
+            most=lengths[-1],
+            precision=KNOWN[name][1],
+        )
     with TemporaryDirectory(prefix="edgewise-") as folder:
         rows = {}
         if calibration is not None and name in CALIBRATED:
@@ -95,8 +105,10 @@ def _make(
     return {**before, **(more or {})}
 
 
-def _to_tflite(checkpoint: Path, target: str, lengths: list[int], **how: float) -> dict[str, Any]:
+def _to_tflite(
+    checkpoint: Path, target: str, lengths: list[int], masked: float | None = None
+) -> dict[str, Any]:
     details: dict[str, Any] = in_child(
-        to_tflite, checkpoint=str(checkpoint.resolve()), target=target, lengths=lengths, **how
+        to_tflite, checkpoint=str(checkpoint.resolve()), target=target, lengths=lengths, masked=masked
     )
     return details

@@ -25,7 +25,7 @@ MAX_FILES = 1_000
 MAX_BYTES = 4 << 30
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_TOKENS = 1 << 16
-ENGINES = ("onnx", "litert")
+ENGINES = ("onnx", "litert", "executorch")
 GOLDEN = ("texts", "labels", "input_ids", "attention_mask", "logits")
 _NAME = re.compile(r"[A-Za-z0-9_.@+-]+(/[A-Za-z0-9_.@+-]+)*")
 

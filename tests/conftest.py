@@ -149,3 +149,26 @@ def tiny_keras(tmp_path_factory):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder
+
+
+@pytest.fixture(scope="session")
+def pte_variants(tiny_checkpoint, tmp_path_factory):
+    """ExecuTorch's variants of the tiny checkpoint; skips where no environment has executorch."""
+    from apart import need_executorch
+
+    from export.variants import export_variant
+
+    need_executorch()
+    folder, names = tmp_path_factory.mktemp("pte"), ("executorch-fp32", "executorch-int8")
+    return {name: export_variant(name, tiny_checkpoint.path, None, LENGTHS, folder / name) for name in names}
+
+
+@pytest.fixture(scope="session")
+def pte_bundle(tiny_checkpoint, tiny_variants, pte_variants, tiny_data, tmp_path_factory):
+    """A packed and gated bundle with ExecuTorch's variants and an ONNX one. Copy it before you change it."""
+    from export.gate import Budget
+    from export.pack import pack
+
+    out = tmp_path_factory.mktemp("bundle") / "pte.bundle"
+    made = [*pte_variants.values(), tiny_variants["onnx-fp32"]]
+    return pack(tiny_checkpoint, made, tiny_data, out, "pte", Budget()).path

@@ -22,6 +22,7 @@ HEAVY = (
 )
 # The whole of what the device's floor may import beside the standard library.
 DEVICE = {"numpy", "tokenizers", "runtimes", "onnxruntime", "ai_edge_litert", "tflite_runtime"}
+EXECUTORCH = {"executorch", "torch"}  # only in its own engine: its Python package takes torch's tensors
 REFERENCE = {"torch", "transformers"}  # only in the reference engine, which never goes to a device
 
 
@@ -50,6 +51,8 @@ def test_the_ground_floor_imports_only_what_a_device_has(path):
     allowed = DEVICE | set(sys.stdlib_module_names)
     if path.name == "torch.py":
         allowed |= REFERENCE
+    if path.name == "executorch.py":
+        allowed |= EXECUTORCH
     assert imported(path) <= allowed
 
 

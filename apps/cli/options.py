@@ -12,7 +12,9 @@ from runtimes.errors import InputError
 
 Runs = Annotated[Path, typer.Option(help="Where results lie; reused by the next run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines.")]
-Engine = Annotated[str | None, typer.Option(help="onnx, litert or torch (default: the bundle's choice).")]
+Engine = Annotated[
+    str | None, typer.Option(help="onnx, litert, executorch or torch (default: the bundle's choice).")
+]
 VariantName = Annotated[str | None, typer.Option(help="Which variant (default: the bundle's choice).")]
 Threads = Annotated[int, typer.Option(help="Threads of the engine.", min=1, max=1024)]
 

@@ -6,17 +6,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from runtimes.engines.elsewhere import interpreter
 from runtimes.errors import EngineError
 
 # Engine → packages that bring it, in order of preference.
 PACKAGES = {
     "onnx": ("onnxruntime",),
     "litert": ("ai_edge_litert", "tflite_runtime", "tensorflow"),
+    "executorch": ("executorch",),
     "torch": ("torch",),
 }
 INSTALL = {
     "onnx": "pip install 'edgewise[onnx]'",
     "litert": "pip install 'edgewise[litert]'",
+    "executorch": "make executorch, or pip install 'edgewise[executorch]' in an environment of its own",
     "torch": "pip install 'edgewise[train]'",
 }
 
@@ -39,9 +42,9 @@ def installed(engine: str) -> bool:
 
 
 def module(engine: str) -> Any:
-    """The engine's module. Raises EngineError where it is unknown or not installed."""
+    """The engine's module. Raises EngineError where it is unknown or neither installed here nor elsewhere."""
     if engine not in PACKAGES:
         raise EngineError(f"engine {engine!r} is not known; choose one of {', '.join(PACKAGES)}")
-    if not installed(engine):
+    if not installed(engine) and interpreter(engine) is None:
         raise EngineError(f"engine {engine!r} is not installed; {INSTALL[engine]}")
     return import_module(f"runtimes.engines.{engine}")

@@ -1,5 +1,7 @@
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +41,15 @@ def test_a_crash_is_one_line():
 def test_an_error_is_its_last_line():
     with pytest.raises(InputError, match="complain failed: ValueError: op Foo is not supported"):
         in_child(complain)
+
+
+def who() -> str | None:
+    return os.environ.get("EDGEWISE_TEST_WHO")
+
+
+def test_another_python_can_run_it(tmp_path):
+    python = Path(tmp_path / "python")
+    python.write_text(f'#!/bin/sh\nEDGEWISE_TEST_WHO=other exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    assert in_child(who, python=str(python)) == "other"
+    assert in_child(who) is None

@@ -87,6 +87,17 @@ def test_emulated_times_are_not_reported(fakes: dict[str, Any], monkeypatch: pyt
     check_row(row, "row")
 
 
+def test_times_through_a_pipe_are_not_reported(
+    fakes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = FakeModel.describe
+    monkeypatch.setattr(FakeModel, "describe", lambda self: {**told(self), "elsewhere": "/some/python"})
+    row = bench(entries("edge"), TEXTS, None, SHORT)[0]
+    assert row["latency_ms"] is row["cold_start_ms"] is row["peak_rss_mb"] is row["ratio_to"] is None
+    assert row["parity"] and "behind a pipe" in row["note"]
+    check_row(row, "row")
+
+
 @pytest.mark.parametrize(
     ("names", "texts", "labels", "config", "message"),
     [

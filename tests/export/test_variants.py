@@ -12,7 +12,7 @@ from runtimes.errors import InputError
 from runtimes.load import load
 from runtimes.text import Tokenizer, pad
 
-EXTRA = [name for name in KNOWN if name not in DEFAULT]
+EXTRA = [name for name in KNOWN if name not in DEFAULT and KNOWN[name][0] != "executorch"]
 # Smallest agreement with the checkpoint's labels, largest error of a logit: a 32-dimensional model is hard
 # to quantize, and the tolerances say by how much each precision may differ.
 TOLERANCE = {

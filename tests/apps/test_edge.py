@@ -1,0 +1,80 @@
+"""The compression ladder: its rungs share a teacher, its tables say what was measured."""
+
+from pathlib import Path
+
+import pytest
+
+from apps.edge.plot import draw
+from apps.edge.rivals import BERT, OPTIMUM, TEACHER
+from apps.edge.rungs import rungs
+from apps.edge.tables import claims, ladder, pruning
+from apps.flow import plan
+from apps.recipe import read_recipe
+
+
+def entry(rung, p50, accuracy, size, variant=None):
+    about = {"rung": rung, "accuracy": accuracy, "n": 7600, "bytes": size, "tokenizer_bytes": 1_000_000}
+    about |= {"variant": variant} if variant else {}
+    times = {name: [base / p50, base / p50 - 0.1, base / p50 + 0.1] for name, base in
+             ((BERT, 160.0), (TEACHER, 20.0), (OPTIMUM, 8.0))}  # fmt: skip
+    return {**about, "latency_ms": {"p50": p50}, "times": times, "rounds": 512}
+
+
+@pytest.fixture
+def found():
+    """Two seeds with the same times and sizes; accuracies half a point apart."""
+    made = {}
+    for seed in (0, 1):
+        more = 0.005 * seed
+        made[seed] = {"seed": seed, "device": {}, "entries": {
+            BERT: entry("BERT-base", 160.0, None, 438_000_000),
+            TEACHER: entry("teacher", 20.0, 0.905 + more, 91_000_000),
+            OPTIMUM: entry("Optimum", 8.0, 0.904 + more, 23_000_000),
+            "quantized only, onnx-int8": entry("quantized only", 4.0, 0.904 + more, 23_000_000, "onnx-int8"),
+            "pruned to 50%, onnx-int8": entry("pruned to 50%", 2.0, 0.9 + more, 10_000_000, "onnx-int8"),
+            "student, onnx-int8": entry("student", 0.5, 0.898 + more, 4_000_000, "onnx-int8"),
+            "student, onnx-fp32": entry("student", 1.0, 0.899 + more, 16_000_000, "onnx-fp32"),
+        }}  # fmt: skip
+    return made
+
+
+def test_the_ladder(found):
+    lines = ladder(found).splitlines()
+    assert len(lines) == 2 + 7
+    (student,) = [line for line in lines if line.startswith("| student, onnx-int8")]
+    assert "| 0.9005 (0.8980 to 0.9030) | 0.50 | 320.0 | 40.0 | 16.0 | 4.00 |" in student
+    assert "BERT-base, PyTorch eager fp32 |  |" in ladder(found)  # random weights have no accuracy
+
+
+def test_pruning_is_compared_with_the_same_variant_of_the_whole_model(found):
+    (line,) = pruning(found).splitlines()[2:]
+    assert line == "| 50% | onnx-int8 | 0.50 | 2.00 | 0.43 |"
+
+
+def test_the_claims_count_the_tokenizer(found):
+    (line,) = [one for one in claims(found).splitlines() if one.startswith("| 1 | student")]
+    assert "| student, onnx-int8 | +0.70 |" in line
+    assert "| 320.0 (319.9 to 320.1) | 40.0 (39.9 to 40.1) | 16.0 (15.9 to 16.1) | 5.00 | 88, 4.8 |" in line
+
+
+def test_the_plot(found, tmp_path):
+    draw(found, tmp_path / "ladder.png")
+    assert (tmp_path / "ladder.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_all_rungs_share_a_teacher(monkeypatch):
+    monkeypatch.delenv("EDGEWISE_MIRROR", raising=False)
+    plans = {
+        name: {step.name: step.path for step in plan(one, Path("runs"))} for name, one in rungs(0).items()
+    }
+    assert len({steps["teacher"] for steps in plans.values()}) == 1
+    assert len({steps["packed"] for steps in plans.values()}) == len(plans)
+    assert plans["student"]["student"] == plans["student, QAT for 4 bits"]["student"]
+    assert plans["student"]["teacher"] != next(
+        step.path for step in plan(rungs(1)["student"], Path("runs")) if step.name == "teacher"
+    )
+
+
+def test_the_recipe_that_runs_anywhere():
+    recipe = read_recipe(Path("apps/edge/recipe.toml"))
+    assert recipe.distil is not None and recipe.distil.hidden_size == 256
