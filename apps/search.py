@@ -23,6 +23,7 @@ from apps.search_pick import Original, Targets, Tried, misses, nearest, pareto, 
 from apps.search_space import Space, ladder, said, space_of, suggest
 from apps.search_study import bury_running, explore, finished, open_study
 from export.variant import KNOWN
+from runtimes.engines import installed
 from runtimes.errors import BudgetError, DeviceError, EdgewiseError, InputError
 from runtimes.files import require_replaceable, write_atomic
 from trainers.adopt import open_or_adopt
@@ -128,7 +129,7 @@ def _prepare(path: Path, data: str, work: Path, config: SearchConfig) -> _Job:
     training = {key: getattr(config, key) for key in ("importance", "unlabelled", "epochs", "seed")}
     shop = Workshop(work, teacher, dataset, training)
     url = config.storage or f"sqlite:///{(work / 'study.db').resolve()}"
-    variants = config.variants or tuple(KNOWN)
+    variants = config.variants or tuple(name for name in KNOWN if installed(KNOWN[name][0]))
     # Not the budget: another one is a question to the same trials.
     name = f"edgewise-{digest([teacher.digest, dataset.digest, training, variants])}"
     study = open_study(url, name, config.storage is not None, config.seed)
