@@ -13,7 +13,8 @@ from export.variant import CALIBRATED, DEFAULT, KNOWN, Variant
 from export.variants import export_variant
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable
-from trainers.checkpoint import Checkpoint, open_checkpoint
+from trainers.adopt import open_or_adopt
+from trainers.checkpoint import Checkpoint
 from trainers.finetune import relabel
 
 _LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -22,8 +23,10 @@ _LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 def export_checkpoint(
     source: Path, data: str | None, out: Path, wanted: list[str] | None, max_drop: float
 ) -> dict[str, Any]:
-    """Make, gate and pack the wanted variants (default: DEFAULT). Raises GateError, InputError."""
-    checkpoint = open_checkpoint(source)
+    """Make, gate and pack the wanted variants (default: DEFAULT). Raises GateError, InputError.
+
+    `source` is a checkpoint, or any folder with a classifier that `from_pretrained` opens.
+    """
     if data is None:
         raise InputError(
             "the gate needs test rows: give --data (a folder of `edgewise build`, a file, a hub id)"
@@ -35,10 +38,11 @@ def export_checkpoint(
     unknown = [name for name in names if name not in KNOWN]
     if unknown:
         raise InputError(f"variant {unknown[0]!r} is not one of {', '.join(KNOWN)}")
-    dataset = test_rows(data, checkpoint.labels)
-    lengths = lengths_of(checkpoint)
-    calibration = _calibration(data, checkpoint.labels) if CALIBRATED.intersection(names) else None
     with TemporaryDirectory(prefix="edgewise-") as folder:
+        checkpoint = open_or_adopt(source, Path(folder))
+        dataset = test_rows(data, checkpoint.labels)
+        lengths = lengths_of(checkpoint)
+        calibration = _calibration(data, checkpoint.labels) if CALIBRATED.intersection(names) else None
         made: dict[str, Variant] = {}
         needed = {KNOWN[name][2] for name in names} | set(names)
         for name in (name for name in KNOWN if name in needed):

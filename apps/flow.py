@@ -59,10 +59,10 @@ def plan(recipe: Recipe, runs: Path, until: str | None = None) -> list[Step]:
 
     data, baselines = _plan_data(recipe, add)
     teacher, checkpoint = _plan_training(recipe, data, add)
-    exports = _plan_exports(recipe, data, checkpoint, add)
+    exports, graphs = _plan_exports(recipe, data, checkpoint, add)
     packed = add(
         "packed",
-        lambda out: _pack(recipe, data, checkpoint, exports, out),
+        lambda out: _pack(recipe, data, checkpoint, exports, graphs, out),
         parents=[step.path.name for step in exports.values()],
         bundle=recipe.name,
         budget=asdict(recipe.budget),
@@ -295,14 +295,19 @@ def _qat(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> N
     quantization_aware(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.qat)
 
 
-def _plan_exports(recipe: Recipe, data: Step, checkpoint: Step, add: Callable[..., Step]) -> dict[str, Step]:
-    """One step a variant, and one for each that another is quantized from."""
+Steps = dict[str, Step]
+
+
+def _plan_exports(
+    recipe: Recipe, data: Step, checkpoint: Step, add: Callable[..., Step]
+) -> tuple[Steps, Steps]:
+    """One step a variant; and besides them one for each graph that a variant is quantized from."""
     from export.variant import CALIBRATED, KNOWN
     from export.variants import export_variant
 
     wanted = list(recipe.export.variants)
     needed = {KNOWN[name][2] for name in wanted} - {None}
-    made: dict[str, Step] = {}
+    made: Steps = {}
     for name in KNOWN:
         if name not in wanted and name not in needed:
             continue
@@ -317,7 +322,8 @@ def _plan_exports(recipe: Recipe, data: Step, checkpoint: Step, add: Callable[..
         source = parent.path.name if parent else checkpoint.path.name
         key = {"rows": data.path.name} if name in CALIBRATED else {}
         made[name] = add(name, make, parent=source, lengths=lengths, **key)
-    return {name: made[name] for name in wanted}
+    graphs = {name: step for name, step in made.items() if name not in wanted}
+    return {name: made[name] for name in wanted}, graphs
 
 
 def _calibration(data: Step, checkpoint: Step) -> Any:
@@ -331,15 +337,18 @@ def _calibration(data: Step, checkpoint: Step) -> Any:
     return Calibration(train.texts, train.labels)
 
 
-def _pack(recipe: Recipe, data: Step, checkpoint: Step, exports: dict[str, Step], out: Path) -> None:
+def _pack(recipe: Recipe, data: Step, checkpoint: Step, exports: Steps, graphs: Steps, out: Path) -> None:
+    from export.advise import Makings
     from export.pack import pack
     from export.variants import open_variant
     from trainers.checkpoint import open_checkpoint
     from trainers.data import open_data
 
     variants = [open_variant(name, step.path) for name, step in exports.items()]
-    dataset = open_data(data.path)
-    pack(open_checkpoint(checkpoint.path), variants, dataset, out, recipe.name, recipe.budget)
+    parents = [open_variant(name, step.path) for name, step in graphs.items()]
+    makings = Makings(parents, checkpoint.path, _calibration(data, checkpoint))
+    original, dataset = open_checkpoint(checkpoint.path), open_data(data.path)
+    pack(original, variants, dataset, out, recipe.name, recipe.budget, makings)
 
 
 def _bench(recipe: Recipe, data: Step, teacher: Step, checkpoint: Step, packed: Step, out: Path) -> None:

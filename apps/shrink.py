@@ -26,7 +26,7 @@ class ShrinkConfig:
 
     `keep`, a share of the encoder's parameters, prunes heads and neurons (and, with `layers`, layers) by
     `importance`. Without it `layers`, `hidden_size` and `intermediate_size` shape a student, which is
-    distilled on the texts of `unlabelled` too. `qat`, 4 or 8, trains the result for that many bits a weight.
+    distilled on the texts of `unlabelled` too. `qat`, 2, 4 or 8, trains the result for so many bits a weight.
     """
 
     vocabulary: int | None = None

@@ -26,12 +26,13 @@ Activations = Literal["none", "dynamic"]
 
 @dataclass(frozen=True)
 class QatConfig(TrainConfig):
-    """`bits` a weight, 4 or 8, of every linear layer and embedding. `block`: None for one scale an output
-    channel and one a token, the grid of LiteRT's wi4 and wi8 and of ONNX Runtime's int8 products;
-    or as many neighbours as MatMulNBits gives a scale (16, 32, 64 or 128). `clip` draws outliers in before
-    training, to where rounding errs least. `activations` dynamic also rounds what linear layers read to 8
-    bits, token by token, as the engines do where they compute in whole numbers. `temperature`, `alpha` and
-    `hidden_weight` as in [distil]; `hidden_weight` needs a teacher of the same width."""
+    """`bits` a weight, 2, 4 or 8, of every linear layer and embedding; 2 bits (-1, 0 or 1 times a scale) lie
+    on the grid of 4, so that an int4 file holds them exactly, and its .zip is smaller. `block`: None for one
+    scale an output channel and one a token, the grid of LiteRT's wi4 and wi8 and of ONNX Runtime's int8
+    products; or as many neighbours as MatMulNBits gives a scale (16, 32, 64 or 128). `clip` draws outliers in
+    before training, to where rounding errs least. `activations` dynamic also rounds what linear layers read
+    to 8 bits, token by token, as the engines do where they compute in whole numbers. `temperature`, `alpha`
+    and `hidden_weight` as in [distil]; `hidden_weight` needs a teacher of the same width."""
 
     bits: int = 4
     block: int | None = None
@@ -47,8 +48,10 @@ class QatConfig(TrainConfig):
 def check_qat(config: QatConfig) -> None:
     """InputError for a value that cannot work, named as in the recipe."""
     check_distil(_taught(config, 1), "qat")
-    if config.bits not in (4, 8):
-        raise InputError(f"qat.bits = {config.bits}: must be 4 or 8")
+    if config.bits not in (2, 4, 8):
+        raise InputError(f"qat.bits = {config.bits}: must be 2, 4 or 8")
+    if config.bits == 2 and config.block is not None:
+        raise InputError("qat.bits = 2: one scale an output channel only; leave qat.block out")
     if config.block not in (None, 16, 32, 64, 128):
         raise InputError(f"qat.block = {config.block}: must be 16, 32, 64 or 128, or left out")
     if config.activations not in ("none", "dynamic"):

@@ -32,7 +32,7 @@ def compress(
         str | None, typer.Option(help="More texts to distil on, labels not needed: a file, a hub id.")
     ] = None,
     qat: Annotated[
-        int | None, typer.Option(help="Train for weights of 4 or 8 bits; export an int4 or int8 variant.")
+        int | None, typer.Option(help="Train for weights of 2, 4 or 8 bits; export int4 (2 and 4) or int8.")
     ] = None,
     sparsity: Annotated[
         float | None,

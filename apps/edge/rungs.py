@@ -5,7 +5,6 @@ from pathlib import Path
 
 from apps.recipe import ExportConfig, Recipe, read_recipe
 from compress.prune import PruneConfig
-from compress.qat import QatConfig
 from export.gate import Budget
 from export.variant import DEFAULT, KNOWN
 
@@ -31,12 +30,7 @@ def rungs(seed: int, recipe: Path = RECIPE) -> dict[str, Recipe]:
     for keep in CUT_TO:
         cut = PruneConfig(keep=keep, batch_size=32, learning_rate=2e-4, epochs=2, max_tokens=128, seed=seed)
         found[f"pruned to {keep:.0%}"] = replace(trimmed, prune=cut, budget=UNGATED)
-    fine = QatConfig(bits=4, epochs=2, max_tokens=128, learning_rate=3e-4, seed=seed)
-    return found | {
-        "student": whole,
-        "student in 4 bits": _with(whole, INT4),
-        "student, QAT for 4 bits": _with(replace(whole, qat=fine), INT4),
-    }
+    return found | {"student": whole, "student in 4 bits": _with(whole, INT4)}
 
 
 def _with(recipe: Recipe, variants: tuple[str, ...]) -> Recipe:

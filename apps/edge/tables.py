@@ -21,11 +21,11 @@ def ladder(found: Found) -> str:
         base = _rows(found, BERT)
         cells = (
             name,
-            "" if rows[0]["accuracy"] is None else _spread([row["accuracy"] for row in rows], 4),
-            _spread([row["latency_ms"]["p50"] for row in rows], 2),
-            *(_spread([row["times"][rival][0] for row in rows], 1) for rival in (BERT, TEACHER, OPTIMUM)),
-            _spread([row["bytes"] / 1e6 for row in rows], 2),
-            _spread([b["bytes"] / row["bytes"] for b, row in zip(base, rows, strict=True)], 0),
+            "" if rows[0]["accuracy"] is None else spread([row["accuracy"] for row in rows], 4),
+            spread([row["latency_ms"]["p50"] for row in rows], 2),
+            *(spread([row["times"][rival][0] for row in rows], 1) for rival in (BERT, TEACHER, OPTIMUM)),
+            spread([row["bytes"] / 1e6 for row in rows], 2),
+            spread([b["bytes"] / row["bytes"] for b, row in zip(base, rows, strict=True)], 0),
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -49,11 +49,11 @@ def pruning(found: Found) -> str:
         cells = (
             about["rung"].removeprefix("pruned to "),
             about["variant"],
-            _spread(
+            spread(
                 [100 * (t["accuracy"] - row["accuracy"]) for t, row in zip(teacher, rows, strict=True)], 2
             ),
-            _spread([b["latency_ms"]["p50"] / row["latency_ms"]["p50"] for b, row in pairs], 2),
-            _spread([row["bytes"] / b["bytes"] for b, row in pairs], 2),
+            spread([b["latency_ms"]["p50"] / row["latency_ms"]["p50"] for b, row in pairs], 2),
+            spread([row["bytes"] / b["bytes"] for b, row in pairs], 2),
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -95,7 +95,7 @@ def _rows(found: Found, name: str) -> list[dict[str, Any]]:
     return [one["entries"][name] for one in found.values()]
 
 
-def _spread(values: list[float], digits: int) -> str:
+def spread(values: list[float], digits: int) -> str:
     low, high = min(values), max(values)
     middle = f"{mean(values):.{digits}f}"
     return middle if high - low < 10**-digits else f"{middle} ({low:.{digits}f} to {high:.{digits}f})"

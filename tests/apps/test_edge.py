@@ -69,7 +69,7 @@ def test_all_rungs_share_a_teacher(monkeypatch):
     }
     assert len({steps["teacher"] for steps in plans.values()}) == 1
     assert len({steps["packed"] for steps in plans.values()}) == len(plans)
-    assert plans["student"]["student"] == plans["student, QAT for 4 bits"]["student"]
+    assert plans["student"]["student"] == plans["student in 4 bits"]["student"]
     assert plans["student"]["teacher"] != next(
         step.path for step in plan(rungs(1)["student"], Path("runs")) if step.name == "teacher"
     )
