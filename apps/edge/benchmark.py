@@ -7,7 +7,7 @@ user would take instead, and prints the tables of docs/compression.md. `--plot F
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,9 @@ def main() -> None:
     parser.add_argument("seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--skip", action="append", default=[], help="Leave out a rung; repeat for more.")
     options = parser.parse_args()
-    found = {seed: measured(seed, options.runs) for seed in options.seeds}
+    found = {seed: measured(seed, options.runs, options.skip) for seed in options.seeds}
     print(json.dumps(next(iter(found.values()))["device"]))
     for table in (ladder, pruning, claims):
         print(f"\n{table(found)}")
@@ -44,9 +45,11 @@ def main() -> None:
         draw(found, options.plot)
 
 
-def measured(seed: int, runs: Path) -> dict[str, Any]:
+def measured(seed: int, runs: Path, skip: Sequence[str] = ()) -> dict[str, Any]:
     """All entries of one seed: accuracy, size and times; kept beside the runs and reused."""
-    built = {name: build(recipe, runs, until="packed") for name, recipe in rungs(seed).items()}
+    built = {
+        name: build(recipe, runs, until="packed") for name, recipe in rungs(seed).items() if name not in skip
+    }
     parts = {name: paths["packed"].name for name, paths in built.items()}
     file = runs / "ag-news" / f"ladder-{digest([seed, parts, ROUNDS])}.json"
     if not file.is_file():

@@ -4,6 +4,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from apps.edge.tables import names_of
+
 _COLOURS = {
     "teacher": "#5b6472", "Optimum": "#b4532a", "quantized only": "#2a6fb4", "vocabulary": "#5aa0d8",
     "pruned to 75%": "#9fc7a4", "pruned to 50%": "#55a868", "pruned to 25%": "#2c7a43", "student": "#7b4fa3",
@@ -49,10 +51,10 @@ def draw(found: dict[int, dict[str, Any]], out: Path) -> None:
 
 def _points(found: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
     points = []
-    for name, first in next(iter(found.values()))["entries"].items():
+    for name, first in names_of(found).items():
         if first["accuracy"] is None:
             continue
-        rows = [one["entries"][name] for one in found.values()]
+        rows = [one["entries"][name] for one in found.values() if name in one["entries"]]
         points.append(
             {
                 "rung": first["rung"],

@@ -10,15 +10,15 @@ Found = dict[int, dict[str, Any]]
 
 def ladder(found: Found) -> str:
     """One line an entry: from the original through each step to the smallest."""
-    names = list(next(iter(found.values()))["entries"])
+    names = list(names_of(found))
     lines = [
         "| model | accuracy | p50 ms | × BERT-base | × teacher | × Optimum int8 | MB "
-        "| × smaller than BERT-base |",
-        "|---|---|---|---|---|---|---|---|",
+        "| × smaller than BERT-base | seeds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
         rows = _rows(found, name)
-        base = _rows(found, BERT)
+        base = _rows(found, BERT, name)
         cells = (
             name,
             "" if rows[0]["accuracy"] is None else spread([row["accuracy"] for row in rows], 4),
@@ -26,6 +26,7 @@ def ladder(found: Found) -> str:
             *(spread([row["times"][rival][0] for row in rows], 1) for rival in (BERT, TEACHER, OPTIMUM)),
             spread([row["bytes"] / 1e6 for row in rows], 2),
             spread([b["bytes"] / row["bytes"] for b, row in zip(base, rows, strict=True)], 0),
+            str(len(rows)),
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -35,16 +36,14 @@ def pruning(found: Found) -> str:
     """What structured pruning buys at each share, against the whole model as the same variant."""
     lines = [
         "| encoder kept | variant | points lost to the teacher | × as fast as the whole model "
-        "| file, share of it |",
-        "|---|---|---|---|---|",
+        "| file, share of it | seeds |",
+        "|---|---|---|---|---|---|",
     ]
-    first = next(iter(found.values()))["entries"]
-    for name, about in first.items():
+    for name, about in names_of(found).items():
         if not about["rung"].startswith("pruned"):
             continue
         whole = f"quantized only, {about['variant']}"
-        rows, before = _rows(found, name), _rows(found, whole)
-        teacher = _rows(found, TEACHER)
+        rows, before, teacher = (_rows(found, one, name) for one in (name, whole, TEACHER))
         pairs = list(zip(before, rows, strict=True))
         cells = (
             about["rung"].removeprefix("pruned to "),
@@ -54,6 +53,7 @@ def pruning(found: Found) -> str:
             ),
             spread([b["latency_ms"]["p50"] / row["latency_ms"]["p50"] for b, row in pairs], 2),
             spread([row["bytes"] / b["bytes"] for b, row in pairs], 2),
+            str(len(rows)),
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -91,8 +91,17 @@ def _interval(times: list[float]) -> str:
     return f"{times[0]:.1f} ({times[1]:.1f} to {times[2]:.1f})"
 
 
-def _rows(found: Found, name: str) -> list[dict[str, Any]]:
-    return [one["entries"][name] for one in found.values()]
+def names_of(found: Found) -> dict[str, dict[str, Any]]:
+    """Every entry that any seed has, in the order of the ladder, with what the first of them says of it."""
+    longest = max(found.values(), key=lambda one: len(one["entries"]))["entries"]
+    rest = {name: about for one in found.values() for name, about in one["entries"].items()}
+    return {**longest, **{name: about for name, about in rest.items() if name not in longest}}
+
+
+def _rows(found: Found, name: str, beside: str | None = None) -> list[dict[str, Any]]:
+    """The entry in each seed that has it, and `beside` too."""
+    entries = [one["entries"] for one in found.values()]
+    return [one[name] for one in entries if name in one and (beside is None or beside in one)]
 
 
 def spread(values: list[float], digits: int) -> str:

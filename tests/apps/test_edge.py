@@ -42,13 +42,13 @@ def test_the_ladder(found):
     lines = ladder(found).splitlines()
     assert len(lines) == 2 + 7
     (student,) = [line for line in lines if line.startswith("| student, onnx-int8")]
-    assert "| 0.9005 (0.8980 to 0.9030) | 0.50 | 320.0 | 40.0 | 16.0 | 4.00 |" in student
+    assert "| 0.9005 (0.8980 to 0.9030) | 0.50 | 320.0 | 40.0 | 16.0 | 4.00 | 110 | 2 |" in student
     assert "BERT-base, PyTorch eager fp32 |  |" in ladder(found)  # random weights have no accuracy
 
 
 def test_pruning_is_compared_with_the_same_variant_of_the_whole_model(found):
     (line,) = pruning(found).splitlines()[2:]
-    assert line == "| 50% | onnx-int8 | 0.50 | 2.00 | 0.43 |"
+    assert line == "| 50% | onnx-int8 | 0.50 | 2.00 | 0.43 | 2 |"
 
 
 def test_the_claims_count_the_tokenizer(found):
