@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from apps import diagnosis
-from apps.flow import ranked
+from apps.steps import ranked
 from apps.recipe import ExportConfig
 from device_bench import figures
 from export.variant import DEFAULT, KNOWN

@@ -1,0 +1,194 @@
+"""What each step of `edgewise build` does: read what earlier steps wrote, call one function, write `out`."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apps.recipe import Recipe
+from runtimes.files import writing
+
+
+@dataclass(frozen=True)
+class Step:
+    """One result: `make` writes `path`, whole or not at all. `key` is all that went in."""
+
+    name: str
+    path: Path
+    key: dict[str, Any]
+    make: Callable[[Path], Any]
+
+    @property
+    def done(self) -> bool:
+        return self.path.exists()
+
+
+Steps = dict[str, Step]
+
+
+def make_data(recipe: Recipe, out: Path) -> None:
+    from trainers.data import load_data, save_data
+    from trainers.prepare import prepare
+
+    dataset = load_data(recipe.data.name, text=recipe.data.text, label=recipe.data.label)
+    save_data(prepare(dataset, recipe.prepare), out)
+
+
+def make_baselines(data: Step, out: Path) -> None:
+    from trainers.baselines import majority, tfidf_svc
+    from trainers.data import open_data
+    from trainers.files import write_json
+
+    dataset = open_data(data.path)
+    write_json(out, {"TF-IDF + LinearSVC": tfidf_svc(dataset), "majority": majority(dataset)})
+
+
+def make_teacher(recipe: Recipe, data: Step, out: Path) -> None:
+    from trainers.data import open_data
+    from trainers.finetune import finetune
+    from trainers.sources import find
+
+    finetune(open_data(data.path), find(recipe.base.name, "model").path, out, recipe.train)
+
+
+def make_vocabulary(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
+    from compress.vocabulary import trim_vocabulary
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import open_data
+
+    assert recipe.vocabulary is not None
+    texts = open_data(data.path).splits["train"].texts
+    trim_vocabulary(open_checkpoint(start.path), texts, out, recipe.vocabulary)
+
+
+def make_pruned(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
+    from compress.prune import prune
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import open_data
+
+    assert recipe.prune is not None
+    dataset = open_data(data.path)
+    prune(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.prune)
+
+
+def make_student(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import open_data
+    from trainers.distil import distil
+
+    assert recipe.distil is not None
+    dataset = open_data(data.path)
+    distil(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.distil)
+
+
+def make_qat(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
+    from compress.qat import quantization_aware
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import open_data
+
+    assert recipe.qat is not None
+    dataset = open_data(data.path)
+    quantization_aware(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.qat)
+
+
+def calibration(data: Step, checkpoint: Step) -> Any:
+    from compress.calibrate import Calibration
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import open_data
+    from trainers.finetune import relabel
+
+    labels = open_checkpoint(checkpoint.path).labels
+    train = relabel(open_data(data.path), labels).splits["train"]
+    return Calibration(train.texts, train.labels)
+
+
+def make_packed(
+    recipe: Recipe, data: Step, checkpoint: Step, exports: Steps, graphs: Steps, out: Path
+) -> None:
+    from export.advise import Makings
+    from export.pack import pack
+    from export.variants import open_variant
+    from trainers.checkpoint import open_checkpoint
+    from trainers.data import open_data
+
+    variants = [open_variant(name, step.path) for name, step in exports.items()]
+    parents = [open_variant(name, step.path) for name, step in graphs.items()]
+    makings = Makings(parents, checkpoint.path, calibration(data, checkpoint))
+    original, dataset = open_checkpoint(checkpoint.path), open_data(data.path)
+    pack(original, variants, dataset, out, recipe.name, recipe.budget, makings)
+
+
+def make_bench(recipe: Recipe, data: Step, teacher: Step, checkpoint: Step, packed: Step, out: Path) -> None:
+    from device_bench.bench import BenchEntry, bench
+    from device_bench.rows import save_rows
+    from trainers.data import open_data
+
+    test = open_data(data.path).splits["test"]
+    entries = {"teacher pytorch-fp32": BenchEntry(teacher.path)}
+    if checkpoint is not teacher:
+        entries[f"{checkpoint.name} pytorch-fp32"] = BenchEntry(checkpoint.path)
+    entries |= {name: BenchEntry(packed.path, variant=name) for name in recipe.export.variants}
+    figures = _gated(recipe, teacher, checkpoint, packed)
+    rows = bench(entries, test.texts, None, recipe.bench, {name: figures[name] for name in entries})
+    best = ranked(rows)[0]  # the bundle's default from here on
+    save_rows([{**row, "bundle": recipe.name, "default": row["variant"] == best} for row in rows], out)
+
+
+def _gated(recipe: Recipe, teacher: Step, checkpoint: Step, packed: Step) -> dict[str, dict[str, Any]]:
+    """Accuracy on the test split as the gate measured it, by the names that the bench uses."""
+    parity = json.loads((packed.path / "parity.json").read_bytes())["variants"]
+    metrics = {
+        name: {**parity[name]["sample"]["metric"], "n": parity[name]["sample"]["n"]} for name in parity
+    }
+    told = json.loads((teacher.path / "checkpoint.json").read_bytes())["metrics"]["test"]
+    first = metrics[recipe.export.variants[0]]
+    figures = {name: {"name": "accuracy", "value": m["variant"], "n": m["n"]} for name, m in metrics.items()}
+    figures[f"{checkpoint.name} pytorch-fp32"] = {
+        "name": "accuracy",
+        "value": first["checkpoint"],
+        "n": first["n"],
+    }
+    figures["teacher pytorch-fp32"] = {"name": "accuracy", "value": told["accuracy"], "n": told["n"]}
+    return figures
+
+
+def make_bundle(packed: Step, rows: Step, out: Path) -> None:
+    """The packed bundle with the bench's rows in it, and the defaults that they decide."""
+    from device_bench.rows import open_rows, to_bytes
+    from export.pack import set_defaults
+    from runtimes.bundle import add_files
+
+    measured = open_rows(rows.path)
+    with writing(out) as folder:
+        shutil.copytree(packed.path, folder, dirs_exist_ok=True)
+        add_files(folder, {"bench/local.json": to_bytes(measured)})
+        set_defaults(folder, ranked(measured))
+
+
+def ranked(rows: list[dict[str, Any]]) -> list[str]:
+    """Variants by measured p50 with tokenization, fastest first; those without times last."""
+    told = [row for row in rows if row["tokenization"] and row["engine"] != "torch"]
+    slowest = {"p50": float("inf")}
+    return [row["variant"] for row in sorted(told, key=lambda row: (row["latency_ms"] or slowest)["p50"])]
+
+
+def make_report(recipe: Recipe, rows: Step, baselines: Step, out: Path) -> None:
+    from device_bench.report import report
+    from device_bench.rows import open_rows
+
+    measured = open_rows(rows.path)
+    report([*measured, *baseline_rows(baselines.path, measured[0])], out, title=recipe.name)
+
+
+def baseline_rows(path: Path, like: dict[str, Any]) -> list[dict[str, Any]]:
+    """The classical baselines as bench rows: accuracy on the same test rows, nothing timed."""
+    told = {"engine": "scikit-learn", "note": "baseline: accuracy only, not timed", "emulated": False}
+    same = {key: like[key] for key in ("device", "started", "bundle")}
+    rows = []
+    for name, metrics in json.loads(path.read_bytes()).items():
+        metric = {"name": "accuracy", "value": metrics["accuracy"], "n": metrics["n"]}
+        row = {**dict.fromkeys(like), **same, **told, "variant": name, "tokenization": True, "metric": metric}
+        rows.append({**row, "entry": name})
+    return rows
