@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from apps import diagnosis
-from apps.steps import ranked
 from apps.recipe import ExportConfig
+from apps.steps import ranked
 from device_bench import figures
 from export.variant import DEFAULT, KNOWN
 
