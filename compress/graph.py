@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 Model = Any  # onnx.ModelProto: onnx is imported where a model is at hand
-_LAYER = re.compile(r"layers?[._](\d+)")
+# PyTorch's layer.3, and the class names that litert-torch puts in front: BertLayer_3, TransformerBlock_3.
+_LAYER = re.compile(r"(?:[Ll]ayers?|Block)[._](\d+)")
 
 
 def constants(model: Model) -> dict[str, np.ndarray]:

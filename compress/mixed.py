@@ -2,9 +2,10 @@
 
 How much a place of the encoder (embeddings, the attention and the feed-forward of each layer, head) minds
 being quantized is measured alone, against the fp32 graph. Then the places that mind most are raised, first
-from int4 to int8 and then to fp32, until the budget holds.
+from int4 to int8 and then to fp32, until the budget holds. The choice is the same for every engine; ONNX here.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ from compress.quantize import dynamic_int8
 _SENSITIVITY_ROWS = 64
 _LADDER = ("int4", "int8", "fp32")
 
+Plan = dict[str, str]  # place → precision
+Rows = dict[str, np.ndarray]  # as `read_rows` gives them
+
 
 @dataclass(frozen=True)
 class MixedConfig:
@@ -31,31 +35,49 @@ class MixedConfig:
 
 def onnx_mixed(source: str, target: str, rows: str) -> dict[str, Any]:
     """Write the mixed graph; the details say which place has which precision and how much each minds int4."""
-    config, read = MixedConfig(), read_rows(rows)
     places = list(dict.fromkeys(_places(_graph(source)).values()))
-    few = {key: value[:_SENSITIVITY_ROWS] for key, value in read.items()}
-    exact, want = _answers(source, few), _answers(source, read)
+
+    def make(plan: Plan) -> str:
+        _write(source, target, plan)
+        return target
+
+    return lowest_within(source, places, make, _answers, read_rows(rows))
+
+
+def lowest_within(
+    source: str,
+    places: list[str],
+    make: Callable[[Plan], str],
+    answers: Callable[[str, Rows], np.ndarray],
+    rows: Rows,
+) -> dict[str, Any]:
+    """Make the graph with the fewest steps up that holds the budget; returns the variant's details.
+
+    `source`: file of the fp32 graph. `make(place → precision)` writes a graph and gives its file; the last
+    call is for the chosen plan. `answers(file, rows)`: logits float32 (n, labels). Any engine's will do.
+    """
+    config = MixedConfig()
+    few = {key: value[:_SENSITIVITY_ROWS] for key, value in rows.items()}
+    exact, want = answers(source, few), answers(source, rows)
 
     def damage(name: str) -> float:
-        _write(source, target, {**dict.fromkeys(places, "fp32"), name: "int4"})
-        return float(np.sqrt(((_answers(target, few) - exact) ** 2).mean()))
+        alone = make({**dict.fromkeys(places, "fp32"), name: "int4"})
+        return float(np.sqrt(((answers(alone, few) - exact) ** 2).mean()))
 
     sensitivity = {name: damage(name) for name in places}
     steps = _steps(sensitivity)
     low, high = 0, len(steps)
     while low < high:  # the fewest steps up that hold the budget
         middle = (low + high) // 2
-        _write(source, target, plan_after(places, steps[:middle]))
-        if within(_answers(target, read), want, read["labels"], config):
+        if within(answers(make(plan_after(places, steps[:middle])), rows), want, rows["labels"], config):
             high = middle
         else:
             low = middle + 1
     plan = plan_after(places, steps[:low])
-    _write(source, target, plan)
-    figures = _figures(_answers(target, read), want, read["labels"])
+    figures = _figures(answers(make(plan), rows), want, rows["labels"])
     higher = {name: precision for name, precision in plan.items() if precision != "int4"}
     return {
-        "calibration_rows": len(read["labels"]),
+        "calibration_rows": len(rows["labels"]),
         "mixed": {
             "lowest": "int4",
             "higher": higher,
@@ -72,7 +94,7 @@ def _steps(sensitivity: dict[str, float]) -> list[str]:
     return ranked * (len(_LADDER) - 1)
 
 
-def plan_after(places: list[str], steps: list[str]) -> dict[str, str]:
+def plan_after(places: list[str], steps: list[str]) -> Plan:
     """Place → precision after these steps up."""
     return {name: _LADDER[steps.count(name)] for name in places}
 
@@ -99,7 +121,7 @@ def _places(model: Model) -> dict[str, str]:
     return {name: place(name) for name in (*tables(model), *products(model))}
 
 
-def _write(source: str, target: str, plan: dict[str, str]) -> None:
+def _write(source: str, target: str, plan: Plan) -> None:
     """The fused graph with each place at its precision; int8 products are dynamic, the fastest kind."""
     import onnx
 
@@ -115,7 +137,7 @@ def _write(source: str, target: str, plan: dict[str, str]) -> None:
         onnx.save(model, target)
 
 
-def _answers(path: str, rows: dict[str, np.ndarray]) -> np.ndarray:
+def _answers(path: str, rows: Rows) -> np.ndarray:
     """Logits float32 (n, labels), one row at a time, as on the device."""
     import onnxruntime
 

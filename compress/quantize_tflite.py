@@ -11,14 +11,14 @@ def tflite_dynamic_wi8_afp32(source: str, target: str) -> None:
     """int8 weights per channel, activations quantized on the fly per token, fp32 at every border."""
     from ai_edge_quantizer import recipe
 
-    _quantize(source, target, recipe.dynamic_wi8_afp32())
+    quantize(source, target, recipe.dynamic_wi8_afp32())
 
 
 def tflite_weight_only_wi8_afp32(source: str, target: str) -> None:
     """int8 weights per channel that the engine widens at load; computed in fp32."""
     from ai_edge_quantizer import recipe
 
-    _quantize(source, target, recipe.weight_only_wi8_afp32())
+    quantize(source, target, recipe.weight_only_wi8_afp32())
 
 
 def tflite_dynamic_wi4_afp32(source: str, target: str) -> None:
@@ -28,12 +28,12 @@ def tflite_dynamic_wi4_afp32(source: str, target: str) -> None:
     """
     from ai_edge_quantizer import recipe
 
-    _quantize(
-        source, target, recipe.dynamic_wi4_afp32() if _by_row(source, 4) else recipe.dynamic_wi4b32_afp32()
+    quantize(
+        source, target, recipe.dynamic_wi4_afp32() if by_row(source, 4) else recipe.dynamic_wi4b32_afp32()
     )
 
 
-def _by_row(source: str, bits: int) -> bool:
+def by_row(source: str, bits: int) -> bool:
     """Whether the weights of all linear layers lie on the row grid (see `compress.grid`)."""
     from ai_edge_quantizer import qtyping
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flat
@@ -62,11 +62,12 @@ def tflite_fp16(source: str, target: str) -> None:
     manager = recipe_manager.RecipeManager()
     for operation in (qtyping.TFLOperationName.FULLY_CONNECTED, qtyping.TFLOperationName.EMBEDDING_LOOKUP):
         manager.add_quantization_config(".*", operation, config, AlgorithmName.FLOAT_CASTING)
-    _quantize(source, target, manager.get_quantization_recipe())
+    quantize(source, target, manager.get_quantization_recipe())
 
 
-def _quantize(source: str, target: str, recipe: Any, ranges: Any = None) -> None:
+def quantize(source: str, target: str, recipe: Any) -> None:
+    """By a recipe that needs no calibration; the file is compacted."""
     from ai_edge_quantizer import quantizer
 
-    quantizer.Quantizer(source, recipe).quantize(ranges).export_model(target, overwrite=True)
+    quantizer.Quantizer(source, recipe).quantize().export_model(target, overwrite=True)
     compact(target)

@@ -67,12 +67,13 @@ def signature_rows(source: str, rows: dict[str, np.ndarray]) -> dict[str, Iterab
         order = np.argsort(lengths > size, kind="stable")
         chosen = order[: max(int((lengths <= size).sum()), min(LEAST_A_SIGNATURE, len(order)))]
         inputs[key] = [
-            {"args_0": _cut(rows["input_ids"][row], size), "args_1": _cut(rows["attention_mask"][row], size)}
+            {"args_0": cut(rows["input_ids"][row], size), "args_1": cut(rows["attention_mask"][row], size)}
             for row in chosen
         ]
     return inputs
 
 
-def _cut(tokens: np.ndarray, size: int) -> np.ndarray:
+def cut(tokens: np.ndarray, size: int) -> np.ndarray:
+    """A row's ids or mask as a signature takes them: int32 (1, size), padded with 0 or cut at its end."""
     padded = np.pad(tokens, (0, max(0, size - len(tokens))))
     return padded[None, :size].astype(np.int32)

@@ -20,7 +20,7 @@ NEIGHBOURS = {
         "onnx-int4", "onnx-static_int8", "onnx-int8", "onnx-mixed", "onnx-wi8", "onnx-fp16", "onnx-fp32",
     ),
     "litert": (
-        "tflite-dynamic_wi4_afp32", "tflite-static_wi8_ai8", "tflite-dynamic_wi8_afp32",
+        "tflite-dynamic_wi4_afp32", "tflite-static_wi8_ai8", "tflite-dynamic_wi8_afp32", "tflite-mixed",
         "tflite-weight_only_wi8_afp32", "tflite-fp16", "tflite-fp32",
     ),
 }  # fmt: skip

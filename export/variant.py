@@ -20,13 +20,16 @@ KNOWN: dict[str, tuple[str, str, str | None, str]] = {
     "onnx-mixed": ("onnx", "mixed", "onnx-fp32", "model.onnx"),
     "tflite-static_wi8_ai8": ("litert", "static_wi8_ai8", "tflite-fp32", "model.tflite"),
     "tflite-full_int8": ("litert", "full_int8", None, "model.tflite"),
+    "tflite-mixed": ("litert", "mixed", "tflite-fp32", "model.tflite"),
     "executorch-fp32": ("executorch", "fp32", None, "model.pte"),
     "executorch-int8": ("executorch", "int8", None, "model.pte"),
 }
 # What is made where nobody names variants.
 DEFAULT = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-dynamic_wi8_afp32")
 # Those that need rows of the training data.
-CALIBRATED = frozenset({"onnx-static_int8", "onnx-mixed", "tflite-static_wi8_ai8", "tflite-full_int8"})
+CALIBRATED = frozenset(
+    {"onnx-static_int8", "onnx-mixed", "tflite-static_wi8_ai8", "tflite-full_int8", "tflite-mixed"}
+)
 # Precisions that a user's own file may have, and that no step here makes.
 ADOPTED: dict[str, tuple[str, str, str | None, str]] = {
     "tflite-int4": ("litert", "int4", None, "model.tflite"),

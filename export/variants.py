@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from compress import mixed, quantize, quantize_tflite, static, static_tflite
+from compress import mixed, mixed_tflite, quantize, quantize_tflite, static, static_tflite
 from compress.calibrate import Calibration, write_rows
 from compress.child import in_child
 from export.executorch import interpreter, to_executorch
@@ -31,6 +31,7 @@ _QUANTIZE: dict[str, Callable[..., dict[str, Any] | None]] = {
     "onnx-mixed": mixed.onnx_mixed,
     "tflite-static_wi8_ai8": static_tflite.tflite_static_wi8_ai8,
     "tflite-full_int8": static_tflite.tflite_full_int8,
+    "tflite-mixed": mixed_tflite.tflite_mixed,
 }
 
 
