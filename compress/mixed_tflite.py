@@ -52,9 +52,7 @@ def _own(scope: str) -> str:
     return ([part for part in scope.split(";") if part and not part.isdigit()] or [scope])[-1]
 
 
-def write(
-    source: str, target: str, where: dict[str, list[str]], plan: Plan, rowwise: bool = False
-) -> None:
+def write(source: str, target: str, where: dict[str, list[str]], plan: Plan, rowwise: bool = False) -> None:
     """Each place at its precision: a rule for exactly the scopes at int4, and one for those at int8.
 
     `where` is of `scopes`; `rowwise` gives int4 one scale a row, not one in 32 inputs.

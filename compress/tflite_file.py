@@ -22,6 +22,9 @@ def compact(path: str) -> None:
         for index, tensor in enumerate(graph.tensors):
             tensor.name = tensor.name if index in border else b""
             _short(tensor.quantization)
+    for buffer in model.buffers:
+        if buffer.data is not None:  # as bytes they would be written one by one, a minute for 90 MB
+            buffer.data = np.frombuffer(buffer.data, np.uint8)
 
     class Sharing(flatbuffers.Builder):
         def __init__(self, size: int) -> None:
@@ -29,9 +32,10 @@ def compact(path: str) -> None:
             self._written: dict[tuple[str, bytes], int] = {}
 
         def CreateNumpyVector(self, x: np.ndarray) -> int:
-            key = (x.dtype.str, x.tobytes())
-            if x.nbytes > 1 << 20:  # weights have buffers of their own and differ
+            if x.dtype == np.uint8:  # weights have buffers of their own and differ
+                self.Prep(16, x.nbytes)  # the schema's force_align, which the Python builder leaves out
                 return int(super().CreateNumpyVector(x))
+            key = (x.dtype.str, x.tobytes())
             if key not in self._written:
                 self._written[key] = int(super().CreateNumpyVector(x))
             return self._written[key]

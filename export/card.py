@@ -69,7 +69,18 @@ def _variants(manifest: dict[str, Any], parity: dict[str, Any]) -> str:
             f"| {figures['cosine']:.4f} | {figures['agreement']:.4f} | {figures['metric']['variant']:.4f} "
             f"| {figures['metric']['checkpoint']:.4f} | {figures['n']} |"
         )
-    return "\n".join(lines)
+    kept = [_kept(name, about["mixed"]) for name, about in manifest["variants"].items() if "mixed" in about]
+    return "\n".join([*lines, *(f"\n{line}" for line in kept)])
+
+
+def _kept(name: str, mixed: dict[str, Any]) -> str:
+    """What stayed in higher precision in a mixed variant; see `compress.mixed`."""
+    higher = ", ".join(f"{place} in {precision}" for place, precision in mixed["higher"].items())
+    return (
+        f"`{name}` is in {mixed['lowest']} but for: {higher or 'nothing'}. Chosen on calibration rows, where "
+        f"{mixed['agreement']:.4f} of its labels are fp32's "
+        f"(budget: at least {mixed['budget']['min_agreement']:g})."
+    )
 
 
 def _step(step: dict[str, Any]) -> str:

@@ -82,7 +82,11 @@ def types(path):
         nodes = [graph.Operators(i) for i in range(graph.OperatorsLength())]
         nodes = [node for node in nodes if model.OperatorCodes(node.OpcodeIndex()).BuiltinCode() in kinds]
         found.append([graph.Tensors(node.Inputs(1)).Type() for node in nodes])
-    names = {schema.TensorType.FLOAT32: "fp32", schema.TensorType.INT8: "int8", schema.TensorType.INT4: "int4"}
+    names = {
+        schema.TensorType.FLOAT32: "fp32",
+        schema.TensorType.INT8: "int8",
+        schema.TensorType.INT4: "int4",
+    }
     return [[names[one] for one in weights] for weights in found]
 
 
@@ -111,8 +115,14 @@ def test_the_tflite_file_is_what_the_details_say(tiny_extra, tiny_variants):
 @pytest.mark.parametrize(
     ("name", "where"),
     [
-        ("x/BertEncoder_encoder/m.BertLayer_3/m.BertAttention_attention/Linear_query;1;", "layer 3 attention"),
-        ("x/m.BertLayer_10/m.BertOutput_output/torch.nn.modules.linear.Linear_dense;2;", "layer 10 feed-forward"),
+        (
+            "BertEncoder_encoder/m.BertLayer_3/m.BertAttention_attention/Linear_query;1;",
+            "layer 3 attention",
+        ),
+        (
+            "x/m.BertLayer_10/m.BertOutput_output/nn.linear.Linear_dense;2;",
+            "layer 10 feed-forward",
+        ),
         ("x/m.TransformerBlock_2/m.FFN_ffn/torch.nn.modules.linear.Linear_lin1;", "layer 2 feed-forward"),
         ("x/m.TransformerBlock_2/m.MultiHeadSelfAttention_attention/Linear_q_lin;", "layer 2 attention"),
         ("x/m.BertEmbeddings_embeddings/torch.nn.modules.sparse.Embedding_word_embeddings;2;", "embeddings"),

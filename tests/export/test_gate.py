@@ -179,6 +179,23 @@ def test_the_card_tells_the_figures(tiny_bundle):
         assert part in card
 
 
+def test_the_card_tells_what_stayed_in_higher_precision(tiny_checkpoint, tiny_data, tiny_extra, tmp_path):
+    names = ("onnx-mixed", "tflite-mixed")
+    budget = Budget(max_abs=1e9, min_cosine=0.9, min_agreement=0.9, max_drop=0.1)
+    mixed = []
+    for name, higher in zip(names, ({"head": "int8", "layer 1 attention": "fp32"}, {}), strict=True):
+        made = tiny_extra(name)
+        told = {**made.details["mixed"], "higher": higher}
+        mixed.append(dataclasses.replace(made, details={**made.details, "mixed": told}))
+    pack(tiny_checkpoint, mixed, tiny_data, tmp_path / "mixed", "mixed", budget)
+    slim(tmp_path / "mixed", ["tflite-mixed"], tmp_path / "one")
+    card = (tmp_path / "mixed" / "README.md").read_text()
+    assert "\n\n`onnx-mixed` is in int4 but for: head in int8, layer 1 attention in fp32. Chosen on" in card
+    assert "\n\n`tflite-mixed` is in int4 but for: nothing. Chosen on" in card
+    card = (tmp_path / "one" / "README.md").read_text()
+    assert "tflite-mixed" in card and "onnx-mixed" not in card
+
+
 def test_golden_texts_are_ones_the_checkpoint_is_sure_of(tiny_bundle):
     """A near tie flips with any rounding; the gate's agreement on golden texts would be luck."""
     golden = open_bundle(tiny_bundle).golden()
