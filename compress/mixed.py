@@ -2,7 +2,7 @@
 
 How much a place of the encoder (embeddings, the attention and the feed-forward of each layer, head) minds
 being quantized is measured alone, against the fp32 graph. Then the places that mind most are raised, first
-from int4 to int8 and then to fp32, until the budget holds. Every engine shares that choice; the rest is ONNX's.
+from int4 to int8 and then to fp32, until the budget holds. All engines share that choice; the rest is ONNX's.
 """
 
 from collections.abc import Callable
