@@ -7,7 +7,7 @@ user would take instead, and prints the tables of docs/compression.md. `--plot F
 import argparse
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from apps.edge import rivals
 from apps.edge.rungs import rungs
 from apps.edge.tables import claims, ladder, pruning
-from apps.flow import build, digest
+from apps.flow import build, digest, plan
 from device_bench import machine, measure, statistics
 from device_bench.bench import _progress
 from runtimes.load import load
@@ -33,9 +33,9 @@ def main() -> None:
     parser.add_argument("seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--skip", action="append", default=[], help="Leave out a rung; repeat for more.")
+    parser.add_argument("--built", action="store_true", help="Take the rungs that are built, build none.")
     options = parser.parse_args()
-    found = {seed: measured(seed, options.runs, options.skip) for seed in options.seeds}
+    found = {seed: measured(seed, options.runs, options.built) for seed in options.seeds}
     print(json.dumps(next(iter(found.values()))["device"]))
     for table in (ladder, pruning, claims):
         print(f"\n{table(found)}")
@@ -45,7 +45,7 @@ def main() -> None:
         draw(found, options.plot)
 
 
-def measured(seed: int, runs: Path, skip: Sequence[str] = ()) -> dict[str, Any]:
+def measured(seed: int, runs: Path, built_only: bool = False) -> dict[str, Any]:
     """All entries of one seed: accuracy, size and times; kept beside the runs and reused."""
     built = {
         name: build(recipe, runs, until="packed") for name, recipe in rungs(seed).items() if name not in skip
@@ -59,8 +59,8 @@ def measured(seed: int, runs: Path, skip: Sequence[str] = ()) -> dict[str, Any]:
 
 def _measure(seed: int, built: dict[str, dict[str, Path]], root: Path) -> dict[str, Any]:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    test = open_data(built["student"]["data"]).splits["test"]
-    teacher = built["student"]["teacher"]
+    first = next(iter(built.values()))
+    test, teacher = open_data(first["data"]).splits["test"], first["teacher"]
     timed: dict[str, Timed] = {
         rivals.BERT: rivals.bert_base(teacher, root),
         rivals.TEACHER: _teacher(teacher),
