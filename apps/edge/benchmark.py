@@ -47,9 +47,10 @@ def main() -> None:
 
 def measured(seed: int, runs: Path, built_only: bool = False) -> dict[str, Any]:
     """All entries of one seed: accuracy, size and times; kept beside the runs and reused."""
-    built = {
-        name: build(recipe, runs, until="packed") for name, recipe in rungs(seed).items() if name not in skip
-    }
+    wanted = rungs(seed)
+    if built_only:
+        wanted = {name: one for name, one in wanted.items() if plan(one, runs, "packed")[-1].done}
+    built = {name: build(recipe, runs, until="packed") for name, recipe in wanted.items()}
     parts = {name: paths["packed"].name for name, paths in built.items()}
     file = runs / "ag-news" / f"ladder-{digest([seed, parts, ROUNDS])}.json"
     if not file.is_file():
