@@ -24,7 +24,7 @@ from trainers.checkpoint import open_checkpoint
 from trainers.data import open_data
 from trainers.files import write_json
 
-ROUNDS = 512
+ROUNDS = 256
 Timed = tuple[Callable[[str], object], dict[str, Any]]
 
 
