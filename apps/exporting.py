@@ -27,6 +27,8 @@ def export_checkpoint(
 
     `source` is a checkpoint, or any folder with a classifier that `from_pretrained` opens.
     """
+    if not source.is_dir():
+        raise InputError(f"{source}: not a checkpoint; make one with `edgewise train`")
     if data is None:
         raise InputError(
             "the gate needs test rows: give --data (a folder of `edgewise build`, a file, a hub id)"

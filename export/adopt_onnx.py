@@ -200,11 +200,20 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
             value.name = names.get(value.name, value.name)
 
 
+def _bits(node: Any) -> int:
+    """Bits a weight of a block-wise operator: 4 where it does not say."""
+    return next((int(one.i) for one in node.attribute if one.name == "bits"), 4)
+
+
 def _precision(graph: Any) -> str:
-    ops = {node.op_type for one in _graphs(graph) for node in one.node}
+    nodes = [node for one in _graphs(graph) for node in one.node]
+    ops = {node.op_type for node in nodes}
     types = {tensor.data_type for one in _graphs(graph) for tensor in one.initializer}
-    if ops & _INT4_OPS or types & set(_INT4):
+    blocks = {node.op_type: _bits(node) for node in nodes if node.op_type in _INT4_OPS}
+    if 4 in blocks.values() or types & set(_INT4):
         return "int4"
-    if ops & _INTEGER_OPS:
+    if "MatMulNBits" in blocks:
+        return "wi8"
+    if blocks or ops & _INTEGER_OPS:
         return "int8"
     return "fp16" if _FLOAT16 in types else "fp32"

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from tiny_news import TOPICS, rows
+from tiny_news import FILLER, TOPICS, rows
 
 from apps.cli.main import run
 
@@ -96,10 +96,11 @@ def test_everything_is_there(built):
 
 def test_the_bundle_answers_and_explains(built, capsys):
     bundle = str(built / "tiny.bundle")
-    assert run(["run", bundle, "wheat harvest and corn", "--json", "--explain"]) == 0
+    text = f"{FILLER[0]} wheat {FILLER[1]}"  # one word that tells: of several, none is missed for long
+    assert run(["run", bundle, text, "--json", "--explain"]) == 0
     (answer,) = json.loads(capsys.readouterr().out)
     assert answer["label"] == "grain"
-    assert max(answer["words"], key=lambda word: word["contribution"])["text"] in ("wheat", "harvest", "corn")
+    assert max(answer["words"], key=lambda word: word["contribution"])["text"] == "wheat"
 
 
 def test_the_bundle_passes_its_gate_again(built, capsys):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.cli.main import run
@@ -217,6 +217,7 @@ TRIED = st.lists(
 ).map(lambda tried: [replace(t, number=n) for n, t in enumerate(tried)])
 
 
+@settings(deadline=None)
 @given(TRIED)
 def test_the_pareto_set(tried):
     """Nothing in it is beaten, and what is left out is beaten by something in it."""
@@ -230,6 +231,7 @@ def test_the_pareto_set(tried):
     assert all(t in best or any(beats(b, t) for b in best) for t in tried)
 
 
+@settings(deadline=None)
 @given(TRIED, st.sampled_from([None, 3.0]), st.sampled_from([None, 1.5]))
 def test_the_pick_keeps_everything(tried, latency, size):
     targets = Targets(0.015, latency, size)

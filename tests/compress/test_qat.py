@@ -207,7 +207,7 @@ def test_killed_and_resumed_is_as_if_never_killed(lopsided, trained, tiny_data, 
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"bits": 3}, r"qat\.bits = 3: must be 4 or 8"), ({"block": 10}, r"qat\.block = 10"),
+    ({"bits": 3}, r"qat\.bits = 3: must be 2, 4 or 8"), ({"block": 10}, r"qat\.block = 10"),
     ({"activations": "static"}, "must be none or dynamic"), ({"epochs": 0}, r"qat\.epochs"),
     ({"alpha": 2.0}, "qat: .*alpha 0 to 1"), ({"learning_rate": 0.0}, r"qat\.learning_rate"),
 ])  # fmt: skip

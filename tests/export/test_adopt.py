@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.adopt import adopt, are_probabilities, kind_of, plan_lengths, roles
+from export.variant import DEFAULT
 from runtimes import engines
 from runtimes.errors import InputError
 from runtimes.load import load
@@ -153,9 +154,9 @@ def test_external_weights_are_refused(tmp_path):
         bring(path, tmp_path / "out")
 
 
-def test_a_whole_variant_stays_byte_for_byte(tiny_checkpoint, tiny_variants, tmp_path):
-    for name in ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-dynamic_wi8_afp32"):
-        own = tiny_variants[name]
+def test_a_whole_variant_stays_byte_for_byte(tiny_variants, tiny_extra, tmp_path):
+    for name in (*DEFAULT, "onnx-int4", "onnx-wi8"):
+        own = tiny_variants[name] if name in tiny_variants else tiny_extra(name)
         adopted = bring(own.path, tmp_path / name, labels=4, largest_id=100, max_tokens=None)
         assert adopted.variant.name == name and adopted.variant.path.read_bytes() == own.path.read_bytes()
         if name.startswith("tflite"):
