@@ -1,5 +1,6 @@
 """The ladder as a picture: accuracy against median latency, the area of a bubble for the size."""
 
+import math
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,16 +26,19 @@ def draw(found: dict[int, dict[str, Any]], out: Path) -> None:
         colour = _COLOURS.get(point["rung"], "#d08a2e")
         axes.scatter(point["ms"], 100 * point["accuracy"], s=12 + 14 * point["mb"], c=colour, alpha=0.65)
     for point in _labelled(points):
-        text = f"{point['rung']}\n{point['ms']:.2g} ms, {point['mb']:.1f} MB"
+        few = "" if point["seeds"] == len(found) else f" ({point['seeds']} of {len(found)} seeds)"
+        text = f"{point['rung']}{few}\n{point['ms']:.2g} ms, {point['mb']:.1f} MB"
         axes.annotate(
             text,
             (point["ms"], 100 * point["accuracy"]),
-            xytext=(0, 14),
+            xytext=(0, 8 + 2 * math.sqrt(point["mb"])),
             textcoords="offset points",
             fontsize=8,
             ha="center",
         )
     axes.set_xscale("log")
+    axes.set_xticks([0.5, 1, 2, 5, 10, 20], labels=["0.5", "1", "2", "5", "10", "20"], minor=False)
+    axes.minorticks_off()
     axes.set_xlabel("median latency, ms (batch 1, one thread, tokenization included)")
     axes.set_ylabel("accuracy on 7,600 test rows, %")
     axes.set_title(
@@ -58,6 +62,7 @@ def _points(found: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
         points.append(
             {
                 "rung": first["rung"],
+                "seeds": len(rows),
                 "ms": mean(row["latency_ms"]["p50"] for row in rows),
                 "accuracy": mean(row["accuracy"] for row in rows),
                 "mb": mean(row["bytes"] for row in rows) / 1e6,
