@@ -205,7 +205,8 @@ def _last_training(recipe: Recipe) -> tuple[str, TrainConfig]:
 
 def _check_values(recipe: Recipe) -> None:
     """What each step would refuse, said before the first one starts."""
-    for seed in (recipe.seed or 0, recipe.prepare.seed, recipe.train.seed, recipe.bench.seed):
+    parts = (recipe.prepare, recipe.train, recipe.bench, recipe.prune, recipe.distil, recipe.qat)
+    for seed in (recipe.seed or 0, *(part.seed for part in parts if part is not None)):
         if not 0 <= seed < 1 << 32:
             raise InputError(f"seed {seed}: must be from 0 to {(1 << 32) - 1}")
     check_prepare(recipe.prepare)

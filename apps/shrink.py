@@ -19,6 +19,8 @@ from trainers.data import Dataset
 from trainers.distil import DistilConfig, check_distil, distil
 from trainers.finetune import relabel
 
+_ANSWERS = ".answers-*.npz"
+
 
 @dataclass(frozen=True)
 class ShrinkConfig:
@@ -54,9 +56,11 @@ def shrink(path: Path, data: str, out: Path, config: ShrinkConfig) -> dict[str, 
         start = teacher = open_or_adopt(path, Path(folder))
         dataset = relabel(dataset_from(data), teacher.labels)
         steps = shrink_steps(teacher, dataset, config)
-        before = _about(teacher, dataset)
+        before, cached = _about(teacher, dataset), set(out.parent.glob(_ANSWERS))
         for number, step in enumerate(steps, 1):
             start = step(start, out if number == len(steps) else Path(folder) / str(number))
+        for left in set(out.parent.glob(_ANSWERS)) - cached:  # of use to a build, clutter here
+            left.unlink()
         return {"before": before, "after": _about(open_checkpoint(out), dataset), "path": str(out)}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from runtimes.errors import InputError
 from runtimes.files import writing
 from trainers.checkpoint import MANIFEST, Checkpoint, open_checkpoint, seal
+from trainers.files import read_json
 from trainers.finetune import MAX_BATCH, MAX_CHARS, TASK
 
 _MOST_TOKENS = 512
@@ -81,14 +82,18 @@ def _max_tokens(source: Path, model: Any) -> int:
         positions -= 2  # they start to count behind the padding position
     told = _MOST_TOKENS
     if (source / "tokenizer_config.json").is_file():
-        value = json.loads((source / "tokenizer_config.json").read_bytes()).get("model_max_length")
+        about = read_json(source / "tokenizer_config.json")
+        value = about.get("model_max_length") if isinstance(about, dict) else None
         told = int(value) if isinstance(value, int | float) and 0 < value < 1e6 else told
     return max(1, min(_MOST_TOKENS, positions, told))
 
 
 def _tokenizer_folder(source: Path, work: Path) -> Path:
     """Where tokenizer.json lies; made from the slow tokenizer's files where there is none."""
+    from trainers.model import open_tokenizer
+
     if (source / "tokenizer.json").is_file():
+        open_tokenizer(source, _MOST_TOKENS)  # raises where it is broken
         return source
     from transformers import AutoTokenizer
 

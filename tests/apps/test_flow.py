@@ -179,6 +179,7 @@ def test_compress_prunes_what_somebody_else_trained(built, tmp_path, capsys):
     assert result["after"]["accuracy"] > result["before"]["accuracy"] - 0.1
     lineage = json.loads((out / "checkpoint.json").read_text())["lineage"]
     assert [step["step"] for step in lineage][::3] == ["adopted", "prune"]
+    assert {path.name for path in tmp_path.iterdir()} == {"foreign", "rows.csv", "small"}
 
 
 def test_a_pruned_recipe(built, recipe, capsys):

@@ -63,6 +63,8 @@ def edit(folder, **changes):
     (lambda folder: (folder / "model.safetensors").write_bytes(b"cut"), "not a model that transf"),
     (lambda folder: [f.unlink() for f in folder.glob("*token*")], "no tokenizer"),
     (lambda folder: (folder / "config.json").unlink(), "not a checkpoint"),
+    (lambda folder: (folder / "tokenizer_config.json").write_bytes(b"\xff{"), "tokenizer_config"),
+    (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer"),
 ])  # fmt: skip
 def test_what_cannot_be_adopted(foreign, tmp_path, change, message):
     change(foreign)
