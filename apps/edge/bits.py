@@ -30,7 +30,7 @@ from trainers.distil import DistilConfig, distil
 from trainers.files import read_json, write_json
 
 EPOCHS, RATE = 4, 3e-4
-BITS = (2,)  # 4 bits cost this student nothing
+BITS = (2,)  # 4 bits cost this student too little to show a gain
 
 
 def main() -> None:
