@@ -48,6 +48,14 @@ def emulated(root: Path = Path("/"), machine: str | None = None) -> bool:
     return "QEMU_CPU" in os.environ or (arm and "vendor_id" in _cpuinfo(root))
 
 
+def throttled(root: Path = Path("/")) -> str | None:
+    """What a Raspberry Pi's firmware says of throttling since boot ("0x0": none), else None.
+
+    Source: the firmware's `vcgencmd get_throttled`, of which the kernel shows the same bits in sysfs.
+    """
+    return _text(root / "sys/devices/platform/soc/soc:firmware/get_throttled")
+
+
 def temperature_c(root: Path = Path("/")) -> float | None:
     """The processor's temperature in degrees Celsius, or None where no sensor is shown."""
     zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))

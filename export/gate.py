@@ -73,13 +73,38 @@ def gate(
 
 def check(bundle: Path) -> dict[str, Any]:
     """The gate on a finished bundle, by its golden inputs and the budget that it was packed with."""
-    opened = open_bundle(bundle)
+    return gate(bundle, packed_budget(open_bundle(bundle)))
+
+
+def packed_budget(bundle: Bundle) -> Budget:
+    """The budget that a bundle was packed with. Raises InputError where there is none."""
     try:
-        budget = Budget(**json.loads(opened.read("parity.json"))["budget"])
+        budget = Budget(**json.loads(bundle.read("parity.json"))["budget"])
         check_budget(budget)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{bundle}: parity.json holds no budget ({error}); pack the bundle again") from None
-    return gate(bundle, budget)
+        raise InputError(
+            f"{bundle.path}: parity.json holds no budget ({error}); pack the bundle again"
+        ) from None
+    return budget
+
+
+def check_answers(bundle: Bundle, answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The same gate on what a device made of the golden texts.
+
+    `answers`: variant → {"ids": token ids a text, "logits": (n, labels)}. Raises GateError as `gate` does.
+    """
+    budget, golden, found = packed_budget(bundle), bundle.golden(), {}
+    for name, told in answers.items():
+        _require_same_tokens(bundle, name, golden, [np.asarray(ids) for ids in told["ids"]])
+        logits = np.asarray(told["logits"], np.float32)
+        found[name] = {"golden": {**compare(golden["logits"], logits), "n": len(golden["texts"])}}
+        faults = _faults(found[name], budget, exact=bundle.variants[name]["precision"] == "fp32")
+        if faults:
+            raise GateError(
+                f"{bundle.name}: variant {name} is not the same model there: {'; '.join(faults)}; "
+                "take another variant for this device"
+            )
+    return {"budget": asdict(budget), "variants": found}
 
 
 def _gate_variant(

@@ -3,7 +3,7 @@ from typing import Annotated
 
 import typer
 
-from apps.cli.options import Json, Threads, emit
+from apps.cli.options import Json, On, Threads, emit
 
 
 def bench(
@@ -18,6 +18,7 @@ def bench(
         ),
     ] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Only this variant; repeat for more.")] = None,
+    on: On = None,
     threads: Threads = 1,
     quick: Annotated[bool, typer.Option("--quick", help="A few seconds; rows are labelled so.")] = False,
     out: Annotated[Path, typer.Option(help="Where the rows go, one JSON object a line.")] = Path(
@@ -25,7 +26,7 @@ def bench(
     ),
     json: Json = False,
 ) -> None:
-    """Measure a bundle on this machine.
+    """Measure a bundle on this machine, or on a device.
 
     Latency, cold start, memory, size, accuracy and parity of every variant.
 
@@ -34,9 +35,11 @@ def bench(
     """
     from apps.measuring import measure_bundle
     from apps.summary import table
+    from device_bench.bench import BenchConfig
     from device_bench.rows import save_rows
 
-    rows = measure_bundle(bundle, reference, data, variant, threads, quick)
+    config = BenchConfig(threads=threads, quick=quick)
+    rows = measure_bundle(bundle, reference, data, variant, config, on or ["local"])
     save_rows(rows, out)
     if json:
         emit(rows)

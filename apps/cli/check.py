@@ -3,27 +3,34 @@ from typing import Annotated
 
 import typer
 
-from apps.cli.options import Json, emit
+from apps.cli.options import Json, On, emit
 
 
 def check(
     bundle: Annotated[Path, typer.Argument(help="The bundle to check, a folder or .zip.")],
+    on: On = None,
     json: Json = False,
 ) -> None:
-    """Prove that every variant still is its checkpoint.
+    """Prove that every variant still is its checkpoint, here or on a device.
 
     Exit code 3 if one is not. Digests, tokenization and golden answers are compared, within the
     budget that the bundle was packed with.
     """
-    from export.gate import check as run_check
+    if on:
+        from apps.measuring import check_on
 
-    parity = run_check(bundle)
+        checked = check_on(bundle, on)
+    else:
+        from export.gate import check as run_check
+
+        checked = {"": run_check(bundle)}
     if json:
-        emit(parity)
+        emit(checked if on else checked[""])
         return
-    for name, result in parity["variants"].items():
-        golden = result["golden"]
-        print(
-            f"{name:<26} same label {golden['agreement']:.4f}  cosine {golden['cosine']:.5f}  "
-            f"max abs {golden['max_abs']:.2g}  n {golden['n']}"
-        )
+    for device, parity in checked.items():
+        for name, result in parity["variants"].items():
+            golden = result["golden"]
+            print(
+                f"{device}{'  ' if device else ''}{name:<26} same label {golden['agreement']:.4f}  "
+                f"cosine {golden['cosine']:.5f}  max abs {golden['max_abs']:.2g}  n {golden['n']}"
+            )

@@ -16,6 +16,10 @@ Engine = Annotated[
     str | None, typer.Option(help="onnx, litert, executorch or torch (default: the bundle's choice).")
 ]
 VariantName = Annotated[str | None, typer.Option(help="Which variant (default: the bundle's choice).")]
+On = Annotated[
+    list[str] | None,
+    typer.Option("--on", help="local, browser, adb:SERIAL or USER@HOST[:PORT] (SSH); repeat for several."),
+]
 Threads = Annotated[int, typer.Option(help="Threads of the engine.", min=1, max=1024)]
 
 

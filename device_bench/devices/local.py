@@ -1,0 +1,88 @@
+"""This machine as a device: the runner in a process of its own, in a work folder of its own."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from device_bench.devices import Progress
+from device_bench.devices.host import Done, HostDevice
+from runtimes.errors import DeviceError
+
+
+class LocalChannel:
+    """Commands as child processes, files as files."""
+
+    name = "local"
+    python: Sequence[str] = (sys.executable,)
+
+    def __init__(self) -> None:
+        self.work = tempfile.mkdtemp(prefix="edgewise-bench-")
+
+    def exec(self, command: Sequence[str], timeout: float, progress: Progress) -> Done:
+        return follow(list(command), timeout, progress, self.name)
+
+    def put(self, data: Path | bytes, name: str) -> None:
+        target = Path(self.work, name)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(data, bytes):
+                target.write_bytes(data)
+            else:
+                shutil.copyfile(data, target)
+        except OSError as error:
+            raise DeviceError(f"{self.name}: {name} was not written: {error.strerror}") from None
+
+    def get(self, name: str) -> bytes:
+        try:
+            return Path(self.work, name).read_bytes()
+        except OSError as error:
+            raise DeviceError(f"{self.name}: {name}: {error.strerror}") from None
+
+    def close(self) -> None:
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def follow(command: list[str], timeout: float, progress: Progress, name: str) -> Done:
+    """A child process with its standard input held open; lines of its standard error go to `progress`.
+
+    Raises DeviceError where it takes longer than `timeout` seconds.
+    """
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        last: list[str] = []
+
+        def read() -> None:
+            assert child.stderr is not None
+            for raw in child.stderr:
+                line = raw.decode(errors="replace").rstrip()
+                last.append(line)
+                del last[:-20]
+                progress(line)
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        timer = threading.Timer(timeout, child.kill)
+        timer.start()
+        try:
+            assert child.stdout is not None
+            out = child.stdout.read()
+            code = child.wait()
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            late = not timer.is_alive()
+            timer.cancel()
+        reader.join()
+    if late:
+        raise DeviceError(f"{name}: no answer within {timeout:g} s")
+    return Done(code, out, "\n".join(last))
+
+
+def open(address: str) -> HostDevice:
+    return HostDevice(LocalChannel())

@@ -1,0 +1,99 @@
+"""A bundle on a device: push what is needed, run it there, bring back rows or answers."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from device_bench.bench import BenchConfig
+from device_bench.devices import Device
+from device_bench.rows import check_row
+from runtimes.bundle import MANIFEST, Bundle, manifest_digest
+from runtimes.errors import EngineError
+from runtimes.load import choose
+
+FOLDER = "bundle"
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def bench_on(
+    device: Device,
+    bundle: Bundle,
+    variants: Sequence[str] | None,
+    texts: Sequence[str],
+    labels: Sequence[int] | None,
+    config: BenchConfig,
+) -> list[dict[str, Any]]:
+    """Measures variants (None: all that the device has an engine for) there; bench rows as ever.
+
+    Raises DeviceError where the device goes away, EngineError where it lacks the engine.
+    """
+    names = _carry(device, bundle, variants)
+    request = {
+        "do": "bench",
+        "bundle": device.path(FOLDER),
+        "variants": names,
+        "texts": list(texts),
+        "labels": None if labels is None else [int(label) for label in labels],
+        "config": asdict(config),
+    }
+    rows = device.run(request, say)["rows"]
+    default = bundle.defaults.get("*")
+    rows = [{**row, "default": row["variant"] == default} for row in rows]
+    for number, row in enumerate(rows, 1):
+        check_row(row, f"{device.name}: row {number}")
+    return rows
+
+
+def answers_on(
+    device: Device, bundle: Bundle, variants: Sequence[str] | None, texts: Sequence[str], threads: int = 1
+) -> dict[str, dict[str, Any]]:
+    """Variant → {"ids": token ids a text, "logits": (n, labels), engine, engine_version, …} there."""
+    names = _carry(device, bundle, variants)
+    request = {"do": "answers", "bundle": device.path(FOLDER), "variants": names, "texts": list(texts)}
+    return dict(device.run({**request, "threads": threads}, say)["variants"])
+
+
+def _carry(device: Device, bundle: Bundle, variants: Sequence[str] | None) -> list[str]:
+    """Push the bundle, cut down to the variants that run there; their names."""
+    wanted = [choose(bundle, variant=name) for name in variants] if variants else list(bundle.variants)
+    engines = list(dict.fromkeys(bundle.variants[name]["engine"] for name in wanted))
+    has = device.provide(engines, say)
+    names = [name for name in wanted if bundle.variants[name]["engine"] in has]
+    left = [name for name in wanted if name not in names]
+    if left and (variants or not names):
+        engine = bundle.variants[left[0]]["engine"]
+        raise EngineError(
+            f"{device.name}: no engine {engine!r} for {', '.join(left)} there, and none can be pushed; "
+            "name variants of another engine"
+        )
+    if left:
+        say(f"{device.name}: left out, no engine there: {', '.join(left)}")
+    say(f"{device.name}: pushing {', '.join(names)}")
+    device.push(part_of(bundle, names))
+    return names
+
+
+def part_of(bundle: Bundle, names: Sequence[str]) -> dict[str, Path | bytes]:
+    """The files of a bundle with these variants alone, under bundle/, its manifest sealed anew."""
+    folders = {Path(bundle.variants[name]["file"]).parent.as_posix() for name in names}
+    files = {
+        name: about
+        for name, about in bundle.manifest["files"].items()
+        if not name.startswith(("variants/", "bench/")) or Path(name).parent.as_posix() in folders
+    }
+    defaults = {engine: name for engine, name in bundle.defaults.items() if name in names}
+    manifest = {
+        **bundle.manifest,
+        "variants": {name: bundle.variants[name] for name in names},
+        "defaults": {"*": names[0], **defaults},
+        "files": files,
+    }
+    manifest["sha256"] = manifest_digest(manifest)
+    pushed: dict[str, Path | bytes] = {f"{FOLDER}/{name}": bundle.source(name) for name in files}
+    return {**pushed, f"{FOLDER}/{MANIFEST}": json.dumps(manifest).encode()}

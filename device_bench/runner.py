@@ -1,0 +1,142 @@
+"""What runs on a device: one request in, one answer out.
+
+    python -m device_bench.runner REQUEST.json ANSWER.json
+
+`describe` and `unpack` need the standard library alone; the rest numpy, tokenizers and an engine. Standard
+input is a lease: when it ends (the cable is out, the host is gone) the runner removes its folder and stops.
+"""
+
+import json
+import os
+import platform
+import shutil
+import sys
+import threading
+import zipfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from device_bench import machine
+from runtimes.errors import EdgewiseError, EngineError, InputError
+
+ENGINES = {
+    "onnx": ("onnxruntime",),
+    "litert": ("ai-edge-litert", "tflite-runtime", "tensorflow"),
+    "executorch": ("executorch",),
+}
+NEEDED = ("numpy", "tokenizers")
+
+
+def describe(request: dict[str, Any]) -> dict[str, Any]:
+    """What the device is, and which packages that run bundles it has. Nothing of them is imported."""
+    return {
+        "device": {**machine.describe(), "throttled": machine.throttled()},
+        "emulated": machine.emulated(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "libc": list(platform.libc_ver()),
+        "packages": {name: found for name in NEEDED if (found := _version(name))},
+        "engines": {
+            engine: f"{name} {found}"
+            for engine, names in ENGINES.items()
+            for name in reversed(names)
+            if (found := _version(name))
+        },
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def unpack(request: dict[str, Any]) -> dict[str, Any]:
+    """An archive of packages (of our own making) into a folder of the work folder."""
+    with zipfile.ZipFile(request["archive"]) as archive:
+        archive.extractall(request["folder"])  # refuses to leave the folder
+    Path(request["archive"]).unlink()
+    return {}
+
+
+def bench(request: dict[str, Any]) -> dict[str, Any]:
+    """`device_bench.bench.bench` on a pushed bundle: {"rows": [...]}."""
+    from device_bench.bench import BenchConfig, BenchEntry
+    from device_bench.bench import bench as measure
+
+    path = Path(request["bundle"])
+    entries = {name: BenchEntry(path, variant=name) for name in request["variants"]}
+    config = {**request["config"], "tokenization": tuple(request["config"]["tokenization"])}
+    return {"rows": measure(entries, request["texts"], request["labels"], BenchConfig(**config))}
+
+
+def answers(request: dict[str, Any]) -> dict[str, Any]:
+    """What each variant makes of the texts: token ids (unpadded) and logits, for the gate."""
+    from runtimes.load import load
+
+    found = {}
+    for name in request["variants"]:
+        print(f"answers: {name}", file=sys.stderr, flush=True)
+        model = load(request["bundle"], variant=name, threads=request["threads"])
+        feeds = [batch.feeds for text in request["texts"] for batch in model.prepare([text])]
+        ids = [feed["input_ids"][feed["attention_mask"] == 1].tolist() for feed in feeds]
+        found[name] = {"ids": ids, "logits": model.logits(request["texts"]).tolist(), **model.describe()}
+    return {"variants": found}
+
+
+ACTIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "describe": describe,
+    "unpack": unpack,
+    "bench": bench,
+    "answers": answers,
+}
+
+
+def answer_to(request: dict[str, Any]) -> dict[str, Any]:
+    """The answer, or {"error": class, "message": one line}."""
+    try:
+        if request["do"] not in ACTIONS:
+            raise InputError(f"runner: no action {request['do']!r}")
+        return ACTIONS[request["do"]](request)
+    except EdgewiseError as error:
+        return {"error": type(error).__name__, "message": " ".join(str(error).split())}
+    except MemoryError:
+        return {"error": "EngineError", "message": "out of memory; take a smaller variant"}
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return {"error": "DeviceError", "message": f"{where}{error.strerror or error}"}
+    except Exception as error:
+        line = (str(error).strip() or "no message").splitlines()[0]
+        return {"error": EngineError.__name__, "message": f"{type(error).__name__}: {line[:300]}"}
+
+
+def _hold(folder: Path, lease: Any) -> None:
+    """Waits for the end of standard input. The work folder goes first: nobody will come for the answer."""
+    while lease.read(1):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
+def main() -> int:
+    """Answers one request; what libraries print goes to standard error."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    request_file, answer_file = (Path(name).resolve() for name in sys.argv[1:3])
+    os.dup2(2, 1)
+    request = json.loads(request_file.read_bytes())
+    if request.get("lease"):
+        args = (Path(request["lease"]), sys.stdin.buffer)
+        threading.Thread(target=_hold, args=args, daemon=True).start()
+    answer = answer_to(request)
+    beside = answer_file.with_suffix(".part")
+    beside.write_text(json.dumps(answer), encoding="utf-8")
+    beside.replace(answer_file)
+    return 1 if "error" in answer else 0
+
+
+if __name__ == "__main__":
+    sys.stdout.flush()
+    os._exit(main())  # not past a thread that waits for standard input
