@@ -158,11 +158,13 @@ def _point(row: _Row, on_front: bool, picked: bool) -> plot.Point:
         tip="\n".join(lines),
         colour=_colour(row),
         latency=(p50, p50, p50),
-        ci95=(low, high),
+        at=p50,
+        spread=(low, high),
         accuracy=row["accuracy"],
         size=row["size_bytes"] / 1e6,
         on_front=on_front,
         default=picked,
+        facets={},
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -10,6 +10,15 @@ from device_bench.statistics import accuracy_interval
 
 Row = dict[str, Any]
 NONE = "–"
+# Colour class of an engine → its name.
+ENGINES = {
+    "onnx": "ONNX Runtime",
+    "litert": "LiteRT",
+    "executorch": "ExecuTorch",
+    "torch": "PyTorch (the checkpoint)",
+    "other": "other engine",
+}
+WITHIN = 0.01  # of accuracy: what the quickest variant may lose against the best one
 
 
 def text(value: object) -> str:
@@ -97,14 +106,14 @@ def colour(row: Row) -> str:
     return "other"
 
 
-def front(rows: Sequence[Row]) -> list[Row]:
-    """The rows that no other beats: none is at least as quick and as accurate, and better in one of both.
+def front(rows: Sequence[Row], cost: Callable[[Row], float | None] = p50) -> list[Row]:
+    """The rows that no other beats: none costs as little and is as accurate, and better in one of both.
 
-    Sorted by latency. Rows without a latency or a metric are left out.
+    Sorted by cost (the median latency). Rows without a cost or a metric are left out.
     """
-    known = [row for row in rows if p50(row) is not None and accuracy(row) is not None]
+    known = [row for row in rows if cost(row) is not None and accuracy(row) is not None]
     kept: list[Row] = []
-    for row in sorted(known, key=lambda row: (p50(row), -(accuracy(row) or 0))):
+    for row in sorted(known, key=lambda row: (cost(row), -(accuracy(row) or 0))):
         if not kept or (accuracy(row) or 0) > (accuracy(kept[-1]) or 0):
             kept.append(row)
     return kept
@@ -121,6 +130,22 @@ def headline(rows: Sequence[Row]) -> Row | None:
     edge.sort(key=lambda row: p50(row) or 0)
     named = [row for row in edge if row.get("default")]
     return next(iter([*named, *front(edge), *edge]), None)
+
+
+def choice(rows: Sequence[Row]) -> Row | None:
+    """The variant to take on a device: the quickest that is at most a point less accurate than the best.
+
+    Among rows with times, of edge engines; without accuracies the quickest. None where nothing was timed.
+    """
+    edge = [row for row in rows if colour(row) != "torch" and p50(row) is not None]
+    best = max((accuracy(row) or 0 for row in edge), default=0)
+    good = [row for row in edge if accuracy(row) is None or (accuracy(row) or 0) >= best - WITHIN]
+    return min(good, key=lambda row: p50(row) or 0, default=None)
+
+
+def facets(row: Row) -> dict[str, str]:
+    """What the page's filters ask of a row."""
+    return {"engine": colour(row), "precision": str(row.get("precision") or NONE)}
 
 
 def why(row: Row, rows: Sequence[Row]) -> str:

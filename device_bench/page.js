@@ -67,7 +67,7 @@ function sort(table, column, direction) {
     else head.removeAttribute("aria-sort");
   });
 }
-document.querySelectorAll("table").forEach((table) => {
+document.querySelectorAll("table:not(.plain)").forEach((table) => {
   [...table.tHead.rows[0].cells].forEach((head, column) => {
     head.querySelector("button").addEventListener("click", () => {
       const best = head.dataset.best === "high" ? -1 : 1;
@@ -79,5 +79,41 @@ document.querySelectorAll("table").forEach((table) => {
   select.addEventListener("change", () => {
     const head = table.tHead.rows[0].cells[select.value];
     sort(table, Number(select.value), head.dataset.best === "high" ? -1 : 1);
+  });
+});
+
+// Filters: what is unchecked goes from drawings and tables, and the fronts are drawn anew.
+const boxes = [...document.querySelectorAll(".filters input")];
+function refront(drawing) {
+  const front = drawing.querySelector(".front");
+  if (!front) return;
+  const at = (point) => ["cx", "cy"].map((name) => Number(point.querySelector(".disc").getAttribute(name)));
+  const points = [...drawing.querySelectorAll(".point:not(.filtered)")].map((point) => [point, ...at(point)]);
+  points.sort((a, b) => a[1] - b[1] || a[2] - b[2]);
+  let highest = Infinity;
+  const corners = [];
+  points.forEach(([point, x, y]) => {
+    point.classList.toggle("on-front", y < highest);
+    if (y >= highest) return;
+    if (corners.length) corners.push([x, highest]);
+    corners.push([x, y]);
+    highest = y;
+  });
+  front.setAttribute("d", corners.length ? "M" + corners.map((corner) => corner.join(",")).join("L") : "");
+}
+function filter() {
+  const off = boxes.filter((box) => !box.checked);
+  document.querySelectorAll("[data-device],[data-engine]").forEach((part) => {
+    part.classList.toggle("filtered", off.some((box) => part.dataset[box.name] === box.value));
+  });
+  document.querySelectorAll(".pareto").forEach(refront);
+}
+boxes.forEach((box) => box.addEventListener("change", filter));
+document.querySelectorAll(".filters").forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
+document.querySelectorAll(".measure select").forEach((select) => {
+  select.addEventListener("change", () => {
+    select.closest("figure").querySelectorAll("[data-measure]").forEach((part) => {
+      part.hidden = part.dataset.measure !== select.value;
+    });
   });
 });

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from device_bench import figures, plot
+from device_bench import figures, history, overview, plot
 from device_bench.figures import NONE, Row, number, text
 from device_bench.rows import check_row
 from device_bench.table import table
@@ -17,22 +17,27 @@ from runtimes.errors import InputError
 WIDE, NARROW = (1140, 470), (362, 400)
 
 
-def report(rows: Sequence[Row], out: Path, title: str = "edgewise bench") -> Path:
+def report(
+    rows: Sequence[Row], out: Path, title: str = "edgewise bench", earlier: Sequence[Row] = ()
+) -> Path:
     """Writes the page for `rows` (one section a device) to `out`, atomically, and returns `out`.
 
-    All that comes from the rows is escaped, and the page's own policy lets only its own script and style
-    run. Raises InputError for no rows or a row that breaks the schema.
+    With several devices an overview stands first; with `earlier` rows, what changed since. All that comes
+    from the rows is escaped, and the page's own policy lets only its own script and style run.
+    Raises InputError for no rows or a row that breaks the schema.
     """
     if not rows:
         raise InputError("report: no rows; make some with `edgewise bench BUNDLE`")
     for count, row in enumerate(rows, 1):
         check_row(row, f"report: row {count}")
+    for count, row in enumerate(earlier, 1):
+        check_row(row, f"report: earlier row {count}")
     folder = Path(__file__).parent
     style, script = (folder / "page.css").read_text("utf-8"), (folder / "page.js").read_text("utf-8")
     page = Template((folder / "page.html").read_text("utf-8")).substitute(
         title=text(title),
         subtitle=_subtitle(rows),
-        body=_body(rows),
+        body=_body(rows, earlier),
         footer="Made by <code>edgewise report</code>. This page is one file and loads nothing.",
         style=style,
         script=script,
@@ -74,20 +79,35 @@ def _by_device(rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
     return found
 
 
-def _body(rows: Sequence[Row]) -> str:
-    sections = _by_device(rows)
-    links = [
-        f'<a href="#d{n}">{text(" ".join((*key[:2], key[3][:16])))}</a>' for n, key in enumerate(sections)
+def _names(sections: dict[tuple[str, ...], list[Row]]) -> list[str]:
+    """What to call each section: the device, and profile, emulation and time where they tell it apart."""
+    plain = [" ".join(filter(None, (key[0], key[1], "(emulated)" * (key[2] == "True")))) for key in sections]
+    return [
+        f"{name}, {key[3][:16]}" if plain.count(name) > 1 else name
+        for name, key in zip(plain, sections, strict=True)
     ]
-    head = f'<nav class="devices" aria-label="Devices">{"".join(links)}</nav>' if len(sections) > 1 else ""
-    return head + "".join(_device(f"d{n}", part) for n, part in enumerate(sections.values()))
 
 
-def _device(key: str, rows: list[Row]) -> str:
-    keys = {id(row): f"{key}r{count}" for count, row in enumerate(rows)}
+def _body(rows: Sequence[Row], earlier: Sequence[Row]) -> str:
+    sections = _by_device(rows)
+    devices = dict(zip(_names(sections), sections.values(), strict=True))
+    keys = {id(row): f"d{n}r{count}" for n, part in enumerate(sections.values())
+            for count, row in enumerate(part)}  # fmt: skip
+    links = [f'<a href="#d{n}">{text(name)}</a>' for n, name in enumerate(devices)]
+    changed = history.history(history.compare(rows, earlier)) if earlier else ""
+    if changed:
+        links.append('<a href="#history">Against the earlier run</a>')
+    head = f'<nav class="devices" aria-label="Sections">{"".join(links)}</nav>' if len(links) > 1 else ""
+    across = overview.overview(devices, keys) if len(devices) > 1 else ""
+    parts = [_device(f"d{n}", name, part, keys) for n, (name, part) in enumerate(devices.items())]
+    return head + overview.filters(devices) + across + changed + "".join(parts)
+
+
+def _device(key: str, name: str, rows: list[Row], keys: dict[int, str]) -> str:
     kinds = sorted({row["tokenization"] for row in rows}, reverse=True)
     return (
-        f'<section class="device" id="{key}">{_device_head(rows)}{_verdict(rows, kinds[0])}{_switch(kinds)}'
+        f'<section class="device" id="{key}" data-device="{text(name)}">'
+        f"{_device_head(rows)}{_verdict(rows, kinds[0])}{_switch(kinds)}"
         f"{''.join(_drawings(rows, keys, kind, kind != kinds[0]) for kind in kinds)}"
         f'{table(rows, keys)}<div class="split">{_notes(rows)}{_method(rows)}</div></section>'
     )
@@ -220,11 +240,13 @@ def _points(rows: list[Row], keys: dict[int, str]) -> list[plot.Point]:
             tip=_tip(row, rows),
             colour=figures.colour(row),
             latency=tuple(row["latency_ms"][key] for key in ("p50", "p90", "p99")),
-            ci95=tuple(row["latency_ms"]["ci95"]),
+            at=row["latency_ms"]["p50"],
+            spread=tuple(row["latency_ms"]["ci95"]),
             accuracy=figures.accuracy(row),
             size=figures.megabytes(row["size_bytes"]),
             on_front=any(row is one for one in best),
             default=bool(row.get("default")),
+            facets=figures.facets(row),
         )
         for row in rows
         if row["latency_ms"]
@@ -269,15 +291,8 @@ def _figure(title: str, hint: str, body: str) -> str:
 
 
 def _legend(points: list[plot.Point]) -> str:
-    names = {
-        "onnx": "ONNX Runtime",
-        "litert": "LiteRT",
-        "executorch": "ExecuTorch",
-        "torch": "PyTorch (the checkpoint)",
-        "other": "other engine",
-    }
-    used = [colour for colour in names if any(point.colour == colour for point in points)]
-    items = [f'<li><i class="{colour}"></i>{names[colour]}</li>' for colour in used]
+    used = [colour for colour in figures.ENGINES if any(point.colour == colour for point in points)]
+    items = [f'<li><i class="{colour}"></i>{figures.ENGINES[colour]}</li>' for colour in used]
     items.append('<li><i class="dash"></i>front: nothing is both faster and better</li>')
     items.append("<li>area: size of the model file</li>")
     if any(point.default for point in points):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from device_bench import figures
 from device_bench.figures import NONE, Row, number, percent, text
+from device_bench.plot import facets
 
 FIRST = "p50, ms"  # what the table is sorted by at first
 
@@ -54,7 +55,8 @@ def _line(row: Row, columns: Sequence[_Column], key: str) -> str:
         raw = "" if value is None else text(value)
         cells.append(f'<td data-label="{column.name}" data-value="{raw}"{kind}>{column.shown(row)}</td>')
     timed = str(row["tokenization"]).lower()
-    return f'<tr data-key="{text(key)}" data-tokenization="{timed}">{"".join(cells)}</tr>'
+    found = facets(figures.facets(row))
+    return f'<tr{found} data-key="{text(key)}" data-tokenization="{timed}">{"".join(cells)}</tr>'
 
 
 def _columns(rows: Sequence[Row]) -> list[_Column]:

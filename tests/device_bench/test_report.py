@@ -110,7 +110,8 @@ def test_one_section_a_device(make_row: Make, tmp_path: Path) -> None:
     other = make_row()
     other["device"] = {**other["device"], "name": "Phone 6"}
     _, page = make([make_row(), other], tmp_path)
-    assert sum(tag == "section" for tag, _ in page.tags) == 2
+    kinds = [attrs["class"] for tag, attrs in page.tags if tag == "section"]
+    assert kinds == ["overview", "device", "device"]
     assert [attrs["href"] for tag, attrs in page.tags if tag == "a"] == ["#d0", "#d1"]
 
 

@@ -65,3 +65,32 @@ def test_tap_on_a_phone(page: Any) -> None:
     assert "ms" in page.locator("#tip").inner_text()
     page.locator(".sorter select").select_option(label="Accuracy")
     assert page.locator("tbody tr:visible .name").first.inner_text() == "onnx-int8"
+
+
+def test_filters_take_marks_and_lines_away(page: Any) -> None:
+    page.set_viewport_size({"width": 1280, "height": 900})
+    names, marks = page.locator("tbody tr:visible .name"), page.locator(".pareto.wide:visible .point:visible")
+    assert (names.count(), marks.count()) == (2, 2)
+    page.get_by_role("checkbox", name="LiteRT").uncheck()
+    assert names.all_inner_texts() == ["onnx-int8"] and marks.count() == 1
+    page.get_by_role("checkbox", name="LiteRT").check()
+    assert (names.count(), marks.count()) == (2, 2)
+
+
+def test_devices_and_measures(make_row: Callable[..., dict[str, Any]], page: Any, tmp_path: Path) -> None:
+    phone = {**make_row()["device"], "name": "Phone"}
+    rows = [make_row(), make_row("onnx-fp32", 4.0, 0.91), make_row(p50=7.0, device=phone)]
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto(report(rows, tmp_path / "devices.html").as_uri())
+    seen = page.locator("#overview .pareto.wide:visible .point:visible")
+    front = page.locator("#overview .pareto.wide:visible .front")
+    assert seen.count() == 3
+    before = front.get_attribute("d")
+    page.get_by_role("checkbox", name="Board 5").uncheck()
+    assert seen.count() == 1 and page.locator("section.device:visible h2").all_inner_texts() == ["Phone"]
+    assert front.get_attribute("d") != before
+    page.locator(".measure select").select_option("size")
+    assert page.locator("[data-measure=size]").is_visible() and page.locator("[data-measure=p50]").is_hidden()
+    for width in (320, 390, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
