@@ -1,12 +1,16 @@
 """A bundle, and perhaps its checkpoint, → bench rows; the gate on a device."""
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from device_bench.bench import BenchConfig, BenchEntry, bench
-from runtimes.bundle import Bundle, open_bundle
+from device_bench.figures import choice
+from device_bench.overview import with_tokenization
+from device_bench.rows import to_bytes
+from runtimes.bundle import Bundle, add_files, open_bundle
 from runtimes.errors import InputError
 from runtimes.load import choose
 
@@ -54,6 +58,24 @@ def _here(
     entries = {"checkpoint pytorch-fp32": BenchEntry(reference)} if reference else {}
     entries |= {name: BenchEntry(path, variant=name) for name in names}
     return bench(entries, texts, labels, config)
+
+
+def keep(path: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Rows into the bundle, a file a device: bench/<device>.json, with the default for it marked in them.
+
+    Names of the files. Rows of an earlier run on the same device are replaced. Raises BundleError for a .zip.
+    """
+    files: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        names = [row["device"]["name"], row["simulated_profile"], "emulated" if row["emulated"] else None]
+        slug = re.sub("[^a-z0-9]+", "-", " ".join(filter(None, names)).lower()).strip("-") or "device"
+        files.setdefault(f"bench/{slug[:80]}.json", []).append(row)
+    for name, found in files.items():
+        best = choice(with_tokenization(found))
+        if best is not None:
+            files[name] = [{**row, "default": row["variant"] == best["variant"]} for row in found]
+    add_files(path, {name: to_bytes(found) for name, found in files.items()})
+    return list(files)
 
 
 def check_on(path: Path, on: Sequence[str]) -> dict[str, dict[str, Any]]:

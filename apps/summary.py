@@ -7,7 +7,7 @@ from typing import Any
 from device_bench.rows import open_rows
 from trainers.checkpoint import open_checkpoint
 
-_HEAD = ("model", "accuracy", "n", "p50 ms", "times as fast", "file MB")
+_HEAD = ("model", "accuracy", "n", "p50 ms", "same label", "times as fast", "file MB")
 
 
 def summary(paths: dict[str, Path]) -> str:
@@ -16,18 +16,30 @@ def summary(paths: dict[str, Path]) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The bench rows alone, with tokenization."""
-    return _aligned(_rows(rows))
+    """The bench rows alone, with tokenization; a column for the device where there are several."""
+    several = len({_device(row) for row in rows}) > 1
+    lines = _rows(rows)
+    if several:
+        names = [_device(row) for row in rows if row["tokenization"]]
+        return _aligned([(name, *line) for name, line in zip(names, lines, strict=True)], ("device", *_HEAD))
+    return _aligned(lines)
 
 
-def _aligned(lines: list[tuple[str, ...]]) -> str:
-    widths = [max(len(line[column]) for line in [_HEAD, *lines]) for column in range(len(_HEAD))]
+def _device(row: dict[str, Any]) -> str:
+    marks = [row["simulated_profile"], "emulated" if row["emulated"] else None]
+    return " ".join([row["device"]["name"], *(f"({mark})" for mark in marks if mark)])
+
+
+def _aligned(lines: list[tuple[str, ...]], head: tuple[str, ...] = _HEAD) -> str:
+    table = [head, *lines]
+    widths = [max(len(line[column]) for line in table) for column in range(len(head))]
+    words = len(head) - len(_HEAD) + 1
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
+            cell.ljust(width) if column < words else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
-        for line in [_HEAD, *lines]
+        for line in table
     )
 
 
@@ -45,7 +57,7 @@ def results(paths: dict[str, Path]) -> dict[str, Any]:
 def _baselines(path: Path) -> list[tuple[str, ...]]:
     found = json.loads(path.read_bytes())
     return [
-        (name, f"{metrics['accuracy']:.4f}", str(metrics["n"]), "", "", "")
+        (name, f"{metrics['accuracy']:.4f}", str(metrics["n"]), "", "", "", "")
         for name, metrics in sorted(found.items(), key=lambda item: item[1]["accuracy"])
     ]
 
@@ -61,7 +73,8 @@ def _rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
                 row["entry"],
                 f"{metric['value']:.4f}" if metric else "",
                 str(metric["n"]) if metric else "",
-                f"{row['latency_ms']['p50']:.2f}",
+                f"{row['latency_ms']['p50']:.2f}" if row["latency_ms"] else "not told",
+                f"{row['parity']['agreement']:.1%}" if row["parity"] else "",
                 f"{ratio['speed']:.1f}" if ratio else "",
                 f"{row['size_bytes'] / 1e6:.1f}",
             )

@@ -24,6 +24,9 @@ def bench(
     out: Annotated[Path, typer.Option(help="Where the rows go, one JSON object a line.")] = Path(
         "bench.jsonl"
     ),
+    add: Annotated[
+        bool, typer.Option("--add", help="Put the rows into the bundle too, as bench/<device>.json.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure a bundle on this machine, or on a device.
@@ -33,7 +36,7 @@ def bench(
     All variants run interleaved in one process, batch 1, on texts of natural length, with and without
     tokenization; cold start and peak memory in processes of their own.
     """
-    from apps.measuring import measure_bundle
+    from apps.measuring import keep, measure_bundle
     from apps.summary import table
     from device_bench.bench import BenchConfig
     from device_bench.rows import save_rows
@@ -41,6 +44,8 @@ def bench(
     config = BenchConfig(threads=threads, quick=quick)
     rows = measure_bundle(bundle, reference, data, variant, config, on or ["local"])
     save_rows(rows, out)
+    if add:
+        keep(bundle, rows)
     if json:
         emit(rows)
     else:

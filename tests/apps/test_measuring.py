@@ -1,0 +1,74 @@
+"""`edgewise bench` and `edgewise check` on a device, and rows that go into the bundle."""
+
+import json
+import shutil
+
+import pytest
+from bench_fakes import row
+
+from apps import measuring, summary
+from apps.cli.main import run
+from device_bench.rows import open_rows
+from export.gate import check_answers
+from runtimes.bundle import open_bundle
+from runtimes.errors import GateError, InputError
+
+
+def test_check_on_a_device_is_the_same_gate(tiny_bundle, capsys):
+    assert run(["check", str(tiny_bundle), "--on", "local", "--json"]) == 0
+    there = json.loads(capsys.readouterr().out)["local"]["variants"]
+    assert run(["check", str(tiny_bundle), "--json"]) == 0
+    here = json.loads(capsys.readouterr().out)["variants"]
+    assert there.keys() == here.keys()
+    for name in here:
+        assert there[name]["golden"] == pytest.approx(here[name]["golden"], abs=1e-6)
+
+
+def test_answers_of_another_model_fail_the_gate(tiny_bundle):
+    bundle = open_bundle(tiny_bundle)
+    golden = bundle.golden()
+    ids = [row[mask == 1].tolist() for row, mask in
+           zip(golden["input_ids"], golden["attention_mask"], strict=True)]  # fmt: skip
+    right = {"ids": ids, "logits": golden["logits"].tolist()}
+    assert check_answers(bundle, {"onnx-fp32": right})["variants"]["onnx-fp32"]["golden"]["max_abs"] == 0
+    with pytest.raises(GateError, match="not the same model there"):
+        check_answers(bundle, {"onnx-fp32": {**right, "logits": (-golden["logits"]).tolist()}})
+    with pytest.raises(GateError, match="golden text 0 tokenizes otherwise"):
+        check_answers(bundle, {"onnx-fp32": {**right, "ids": [[1], *ids[1:]]}})
+    with pytest.raises(GateError, match="not the same model"):
+        check_answers(bundle, {"onnx-fp32": {**right, "logits": (golden["logits"] * float("nan")).tolist()}})
+
+
+def test_rows_go_into_the_bundle(tiny_bundle, tmp_path):
+    bundle, out = tmp_path / "b", tmp_path / "rows.jsonl"
+    shutil.copytree(tiny_bundle, bundle)
+    command = ["bench", str(bundle), "--variant", "onnx-int8", "--variant", "onnx-fp32", "--quick", "--add"]
+    assert run([*command, "--out", str(out)]) == 0
+    (kept,) = (bundle / "bench").glob("*.json")
+    assert [one["variant"] for one in open_rows(kept)] == [one["variant"] for one in open_rows(out)]
+    assert len({one["variant"] for one in open_rows(kept) if one["default"]}) == 1
+    open_bundle(bundle)
+
+
+def test_a_file_a_device_with_its_own_default(tiny_bundle, tmp_path):
+    bundle = tmp_path / "b"
+    shutil.copytree(tiny_bundle, bundle)
+    emulated = row(latency_ms=None, emulated=True)
+    rows = [row("a", 2.0, default=True), row("b", 1.0), emulated, row(simulated_profile="pi-zero")]
+    names = measuring.keep(bundle, rows)
+    assert names == ["bench/board-5.json", "bench/board-5-emulated.json", "bench/board-5-pi-zero.json"]
+    assert [one["default"] for one in open_rows(bundle / names[0])] == [False, True]
+
+
+def test_the_table_tells_devices_apart_and_no_emulated_times():
+    lines = summary.table([row(entry="a"), row(entry="a", latency_ms=None, emulated=True)]).splitlines()
+    assert lines[0].split()[:2] == ["device", "model"]
+    assert "Board 5 (emulated)" in lines[2] and "not told" in lines[2] and "99.8%" in lines[2]
+
+
+def test_bad_devices(tiny_bundle, capsys):
+    assert run(["bench", str(tiny_bundle), "--on", "-oProxyCommand=x"]) == 2
+    assert run(["check", str(tiny_bundle), "--on", "local", "--on", "local"]) == 2
+    assert "named twice" in capsys.readouterr().err
+    with pytest.raises(InputError, match="--reference runs PyTorch"):
+        measuring.measure_bundle(tiny_bundle, tiny_bundle, None, None, measuring.BenchConfig(), ["pi@host"])
