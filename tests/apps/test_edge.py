@@ -1,15 +1,19 @@
 """The compression ladder: its rungs share a teacher, its tables say what was measured."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from apps.edge.plot import draw
-from apps.edge.rivals import BERT, OPTIMUM, TEACHER
+from apps.edge.rivals import BERT, OPTIMUM, TEACHER, optimum_int8
 from apps.edge.rungs import rungs
 from apps.edge.tables import claims, ladder, pruning
 from apps.flow import plan
 from apps.recipe import read_recipe
+from compress.qat import QatConfig
+from runtimes.load import load
 
 
 def entry(rung, p50, accuracy, size, variant=None):
@@ -78,3 +82,33 @@ def test_all_rungs_share_a_teacher(monkeypatch):
 def test_the_recipe_that_runs_anywhere():
     recipe = read_recipe(Path("apps/edge/recipe.toml"))
     assert recipe.distil is not None and recipe.distil.hidden_size == 256
+
+
+@pytest.mark.slow
+def test_optimum_is_what_its_own_classes_make_of_the_teacher(tiny_checkpoint, tiny_data, tmp_path):
+    test = tiny_data.splits["test"]
+    call, about = optimum_int8(tiny_checkpoint.path, tmp_path, test.texts, test.labels)
+    assert about["n"] == 120 and about["accuracy"] > 0.9 and about["rung"] == "Optimum"
+    assert about["bytes"] == next(tmp_path.rglob("model_quantized.onnx")).stat().st_size
+    theirs, ours = call(test.texts[0]), load(tiny_checkpoint.path).logits(test.texts[:1])
+    assert np.argmax(theirs) == np.argmax(ours) and not np.array_equal(theirs, ours)
+    again = optimum_int8(tiny_checkpoint.path, tmp_path, [], [])[1]
+    assert again == about, "kept beside the export"
+
+
+@pytest.mark.slow
+def test_two_bits_are_counted_on_the_real_int4_files(tiny_checkpoint, tiny_data, tmp_path, monkeypatch):
+    from apps.edge import bits
+
+    recipe = read_recipe(Path("apps/edge/recipe.toml"))
+    short = replace(recipe, export=replace(recipe.export, lengths=(8, 16, 32)))
+    monkeypatch.setattr(bits, "read_recipe", lambda path: short)
+    rounded = bits._once(tmp_path / "ptq-2", bits._round, tiny_checkpoint, QatConfig(bits=2, max_tokens=32))
+    assert rounded.meta["lineage"][-1]["step"] == "round"
+    found = bits._accuracies(rounded, tiny_data.splits["test"])
+    model = load(rounded.path)
+    test = tiny_data.splits["test"]
+    fp32 = float((model.logits(test.texts).argmax(axis=1) == np.asarray(test.labels)).mean())
+    assert found.keys() == {"onnx-int4", "tflite-dynamic_wi4_afp32"}
+    assert all(value == pytest.approx(fp32, abs=0.02) for value in found.values())
+    assert not (tmp_path / "ptq-2-exports").exists()
