@@ -13,7 +13,10 @@ from runtimes.errors import BundleError, EngineError
 from runtimes.text import Tokenizer
 
 # Task → module with `open(session, tokenizer, labels, limits, about)`.
-TASKS = {"text-classification": "runtimes.tasks.classify"}
+TASKS = {
+    "text-classification": "runtimes.tasks.classify",
+    "question-answering": "runtimes.tasks.answer",
+}
 CHECKPOINT = "checkpoint.json"
 
 
@@ -50,6 +53,7 @@ def load(
     session = engines.module(about["engine"]).open(bundle.source(about["file"]), variant=about, **how)
     tokenizer = Tokenizer.from_bytes(bundle.read("tokenizer.json"), bundle.limits["max_tokens"])
     described = {"bundle": bundle.name, "task": bundle.task, "variant": name, "precision": about["precision"]}
+    described |= {key: bundle.manifest[key] for key in ("calibration",) if key in bundle.manifest}
     return task.open(session, tokenizer, bundle.labels, bundle.limits, described)
 
 

@@ -3,7 +3,10 @@
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer as FastTokenizer
@@ -17,6 +20,9 @@ _TAG = re.compile(r"<!--|-->|<(/?)([a-zA-Z][a-zA-Z0-9]*)[^<>]*>")
 _HIDDEN = ("script", "style")
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\ufeff]+")
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+# Rows of one engine call; longer lists are cut. More buys no speed on a CPU and costs memory.
+ROWS = 32
 
 
 def clean(text: str) -> str:
@@ -56,6 +62,7 @@ class Tokenizer:
         self.max_tokens = max_tokens
         self.special_tokens = fast.num_special_tokens_to_add(False)
         self.pad_id = fast.token_to_id("[PAD]") or 0
+        self._pairs: dict[int, FastTokenizer] = {}
 
     @classmethod
     def from_bytes(cls, tokenizer_json: bytes, max_tokens: int) -> "Tokenizer":
@@ -71,16 +78,88 @@ class Tokenizer:
             return [self._fast.encode(clean(texts[0])).ids]
         return [encoding.ids for encoding in self._fast.encode_batch_fast([clean(text) for text in texts])]
 
+    def windows(self, question: str, passage: str, stride: int, most_question: int) -> list["Window"]:
+        """The passage in windows of `max_tokens`, each behind the question, `stride` tokens shared by two.
 
-def pad(ids: Sequence[Sequence[int]], length: int, pad_id: int) -> dict[str, np.ndarray]:
+        Neither text is cleaned, so that offsets hold in it. A question is cut behind `most_question` tokens.
+        Where there is little room, question and stride take at most half of what is there.
+        """
+        room = self.max_tokens - self._fast.num_special_tokens_to_add(True)
+        asked = self._fast.encode(question, add_special_tokens=False)
+        most = min(most_question, room // 2)
+        if len(asked) > most:
+            question = question[: asked.offsets[most - 1][1]]
+        left = room - min(len(asked), most)
+        first = self._paired(min(stride, left // 2)).encode(question, passage)
+        return [_window(encoding) for encoding in (first, *first.overflowing)]
+
+    def _paired(self, stride: int) -> FastTokenizer:
+        if stride not in self._pairs:
+            paired = FastTokenizer.from_str(self._fast.to_str())
+            paired.enable_truncation(self.max_tokens, stride=stride, strategy="only_second")
+            self._pairs[stride] = paired
+        return self._pairs[stride]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Token ids and types of a question with a part of its passage. `spans`: int64 (tokens, 2), where each
+    token of the passage stands in it; -1 for all other tokens."""
+
+    ids: list[int]
+    types: list[int]
+    spans: np.ndarray
+
+
+def _window(encoding: Any) -> Window:
+    spans = [
+        offsets if which == 1 else (-1, -1)
+        for offsets, which in zip(encoding.offsets, encoding.sequence_ids, strict=True)
+    ]
+    return Window(encoding.ids, encoding.type_ids, np.array(spans, np.int64).reshape(-1, 2))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Engine inputs, and which rows of the question each holds."""
+
+    rows: list[int]
+    feeds: dict[str, np.ndarray]
+
+
+def batches(
+    ids: Sequence[Sequence[int]],
+    lengths: list[int] | None,
+    pad_id: int,
+    types: Sequence[Sequence[int]] | None = None,
+) -> Iterator[Prepared]:
+    """Rows sorted by length, each batch padded to its longest row, or to the fixed lengths of an engine."""
+    by_length = iter(sorted(range(len(ids)), key=lambda row: len(ids[row])))
+    while rows := list(islice(by_length, ROWS)):
+        groups, longest = [rows], len(ids[rows[-1]])
+        if lengths is not None:  # fixed shapes hold one text each: the smallest length that fits
+            groups = [[row] for row in rows]
+        for group in groups:
+            wanted = longest if lengths is None else _fitting(len(ids[group[0]]), lengths)
+            cut = [ids[row][:wanted] for row in group]
+            kinds = None if types is None else [types[row][:wanted] for row in group]
+            yield Prepared(group, pad(cut, wanted, pad_id, kinds))
+
+
+def _fitting(count: int, lengths: list[int]) -> int:
+    return next((length for length in lengths if length >= count), lengths[-1])
+
+
+def pad(
+    ids: Sequence[Sequence[int]], length: int, pad_id: int, types: Sequence[Sequence[int]] | None = None
+) -> dict[str, np.ndarray]:
     """`input_ids`, `attention_mask` and `token_type_ids`, each int64 of shape (len(ids), length)."""
     input_ids = np.full((len(ids), length), pad_id, np.int64)
     attention_mask = np.zeros((len(ids), length), np.int64)
+    token_type_ids = np.zeros((len(ids), length), np.int64)
     for row, tokens in enumerate(ids):
         input_ids[row, : len(tokens)] = tokens
         attention_mask[row, : len(tokens)] = 1
-    return {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "token_type_ids": np.zeros_like(input_ids),
-    }
+        if types is not None:
+            token_type_ids[row, : len(tokens)] = types[row]
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}

@@ -3,17 +3,14 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, overload
 
 import numpy as np
 
 from runtimes.engines import Session
 from runtimes.errors import EngineError, InputError
-from runtimes.text import Tokenizer, clean, pad
+from runtimes.text import Prepared, Tokenizer, batches, clean
 
-# Rows of one engine call; longer lists are cut. More buys no speed on a CPU and costs memory.
-ROWS = 32
 # Words that are left out one at a time; a longer text is left out in runs of neighbouring words.
 MAX_OCCLUSIONS = 128
 _WORD = re.compile(r"\w[\w'’.-]*\w|\w")
@@ -43,14 +40,6 @@ class Explanation:
     label: str
     score: float
     words: list[Word]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Engine inputs, and which rows of the question each holds."""
-
-    rows: list[int]
-    feeds: dict[str, np.ndarray]
 
 
 class Classifier:
@@ -108,7 +97,7 @@ class Classifier:
         for row, tokens in enumerate(ids):
             if len(tokens) <= self._tokenizer.special_tokens:  # blank, or nothing but markup
                 raise InputError(f"text {row + 1} of {len(texts)} is empty; give at least one word")
-        return list(_batches(ids, self._session.lengths, self._tokenizer.pad_id))
+        return list(batches(ids, self._session.lengths, self._tokenizer.pad_id))
 
     def run(self, prepared: Sequence[Prepared]) -> np.ndarray:
         """Logits of prepared batches, float32 (rows, labels), in the order of the texts."""
@@ -164,17 +153,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities over the last axis, float64, the same on every engine."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
-def _batches(ids: list[list[int]], lengths: list[int] | None, pad_id: int) -> Iterator[Prepared]:
-    by_length = iter(sorted(range(len(ids)), key=lambda row: len(ids[row])))
-    while rows := list(islice(by_length, ROWS)):
-        if lengths is None:
-            yield Prepared(rows, pad([ids[row] for row in rows], len(ids[rows[-1]]), pad_id))
-            continue
-        for row in rows:  # fixed shapes hold one text each: the smallest length that fits
-            length = next((length for length in lengths if length >= len(ids[row])), lengths[-1])
-            yield Prepared([row], pad([ids[row][:length]], length, pad_id))
 
 
 def _groups(words: list[re.Match[str]], most: int) -> Iterator[list[re.Match[str]]]:

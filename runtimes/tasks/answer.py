@@ -1,0 +1,156 @@
+"""Task `question-answering`: a question and a passage → the very span that answers it, or that none does.
+
+Long passages are read in overlapping windows. A span is as good as the logits of its first and last token
+together; the logits of the first token of all (`[CLS]`) stand for "not here" (Devlin et al. 2019, section
+4.3; Rajpurkar et al. 2018 for questions without an answer).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from runtimes.engines import Session
+from runtimes.errors import EngineError, InputError
+from runtimes.text import Prepared, Tokenizer, Window, batches
+
+STRIDE = 64  # tokens that two neighbouring windows share
+MAX_QUESTION = 64  # tokens
+MAX_ANSWER = 30  # tokens
+NOTHING = -100.0  # the lead of a passage without any token
+
+
+@dataclass(frozen=True)
+class Reading:
+    """`passage[start:end]` is `text`. `score`: how far the span's logits lead those of "not here".
+
+    `confidence`: the probability that the answer is right, as the bundle's calibration has it.
+    """
+
+    text: str
+    start: int
+    end: int
+    score: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Engine inputs for all windows; `windows[i]` belongs to question-passage pair `owners[i]`."""
+
+    batches: list[Prepared]
+    windows: list[Window]
+    owners: list[int]
+
+
+class Reader:
+    """A callable reader on any engine."""
+
+    def __init__(
+        self, session: Session, tokenizer: Tokenizer, limits: dict[str, int], about: dict[str, Any]
+    ) -> None:
+        self.limits = limits
+        self._session = session
+        self._tokenizer = tokenizer
+        self._about = about
+        calibration = about.get("calibration") or {}
+        self._scale, self._shift = calibration.get("scale", 1.0), calibration.get("shift", 0.0)
+
+    def __call__(self, question: str, passage: str) -> Reading:
+        """The best span of one passage. Raises InputError for an empty question or passage."""
+        return self.read(question, [passage])[0]
+
+    def read(self, question: str, passages: Sequence[str]) -> list[Reading]:
+        """The best span of each passage, in their order."""
+        return self.answers([(question, passage) for passage in passages])
+
+    def answers(self, pairs: Sequence[tuple[str, str]]) -> list[Reading]:
+        """The best span of each (question, passage), in their order."""
+        asked = self.prepare(pairs)
+        return self.decode([passage for _, passage in pairs], asked, self.run(asked))
+
+    def prepare(self, pairs: Sequence[tuple[str, str]]) -> Asked:
+        """Tokenize each pair into windows, sort them by length, and pad them."""
+        windows: list[Window] = []
+        owners: list[int] = []
+        most = self.limits["max_chars"]
+        for row, (question, passage) in enumerate(pairs):
+            if not question.strip() or not passage.strip():
+                what = "question" if not question.strip() else "passage"
+                raise InputError(f"{what} {row + 1} of {len(pairs)} is empty; give at least one word")
+            found = self._tokenizer.windows(question.strip(), passage[:most], STRIDE, MAX_QUESTION)
+            windows += found
+            owners += [row] * len(found)
+        ids, types = [one.ids for one in windows], [one.types for one in windows]
+        made = list(batches(ids, self._session.lengths, self._tokenizer.pad_id, types))
+        return Asked(made, windows, owners)
+
+    def run(self, asked: Asked) -> list[np.ndarray]:
+        """For each window float32 (tokens, 2): logits of being the first and the last token."""
+        found: list[np.ndarray] = [np.empty(0)] * len(asked.windows)
+        for batch in asked.batches:
+            answer = _logits(self._session.run(batch.feeds))
+            if answer.shape != (*batch.feeds["input_ids"].shape, 2):
+                raise EngineError(f"the graph gives logits of shape {answer.shape}; it is no reader")
+            for row, logits in zip(batch.rows, answer, strict=True):
+                found[row] = logits[: len(asked.windows[row].ids)]
+        return found
+
+    def decode(self, passages: Sequence[str], asked: Asked, logits: Sequence[np.ndarray]) -> list[Reading]:
+        """The best span over the windows of each passage, held against the least sure "not here"."""
+        best: dict[int, tuple[float, int, int]] = {}
+        null: dict[int, float] = {}
+        for window, owner, scores in zip(asked.windows, asked.owners, logits, strict=True):
+            span = best_span(scores, window.spans)
+            if span is not None and span > best.get(owner, (-math.inf, 0, 0)):
+                best[owner] = span
+            null[owner] = min(null.get(owner, math.inf), float(scores[0].sum()))
+        return [self._reading(passage, best.get(row), null[row]) for row, passage in enumerate(passages)]
+
+    def _reading(self, passage: str, span: tuple[float, int, int] | None, null: float) -> Reading:
+        if span is None:  # nothing but blanks for this tokenizer
+            return Reading("", 0, 0, NOTHING, 0.0)
+        score, start, end = span
+        lead = score - null
+        return Reading(passage[start:end], start, end, lead, sigmoid(self._scale * lead + self._shift))
+
+    def describe(self) -> dict[str, Any]:
+        """bundle, task, variant, precision, engine, engine_version, threads, providers really used."""
+        return {**self._about, **self._session.describe()}
+
+
+def open(
+    session: Session, tokenizer: Tokenizer, labels: list[str], limits: dict[str, int], about: dict[str, Any]
+) -> Reader:
+    return Reader(session, tokenizer, limits, about)
+
+
+def _logits(outputs: dict[str, np.ndarray]) -> np.ndarray:
+    """(batch, length, 2), from one output or from two, as transformers' own graphs have them."""
+    if "logits" in outputs:
+        return outputs["logits"]
+    if not {"start_logits", "end_logits"} <= outputs.keys():
+        raise EngineError(f"the graph gives {', '.join(outputs)}, no start_logits and end_logits; no reader")
+    return np.stack([outputs["start_logits"], outputs["end_logits"]], axis=-1)
+
+
+def best_span(logits: np.ndarray, spans: np.ndarray, most: int = MAX_ANSWER) -> tuple[float, int, int] | None:
+    """(score, start, end) in the passage of the best span of at most `most` tokens, None where there is none.
+
+    `logits` (tokens, 2), `spans` as in `Window`. Of equal ones the first.
+    """
+    inside = np.flatnonzero(spans[:, 0] >= 0)
+    if not len(inside):
+        return None
+    starts, ends = logits[inside, 0].astype(np.float64), logits[inside, 1].astype(np.float64)
+    totals = starts[:, None] + ends[None, :]
+    first, last = np.indices(totals.shape)
+    totals[(last < first) | (last - first >= most)] = -math.inf
+    start, end = np.unravel_index(int(totals.argmax()), totals.shape)
+    return float(totals[start, end]), int(spans[inside[start], 0]), int(spans[inside[end], 1])
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
