@@ -16,6 +16,7 @@ from runtimes.text import Tokenizer
 TASKS = {
     "text-classification": "runtimes.tasks.classify",
     "question-answering": "runtimes.tasks.answer",
+    "feature-extraction": "runtimes.tasks.embed",
 }
 CHECKPOINT = "checkpoint.json"
 

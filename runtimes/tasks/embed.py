@@ -1,0 +1,81 @@
+"""Task `feature-extraction`: text → one vector, by the mean of its tokens, of length 1."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from runtimes.engines import Session
+from runtimes.errors import EngineError, InputError
+from runtimes.text import Prepared, Tokenizer, batches
+
+
+class Embedder:
+    """A callable sentence encoder on any engine; the dot product of two vectors is their cosine."""
+
+    def __init__(
+        self, session: Session, tokenizer: Tokenizer, limits: dict[str, int], about: dict[str, Any]
+    ) -> None:
+        self.limits = limits
+        self._session = session
+        self._tokenizer = tokenizer
+        self._about = about
+
+    def __call__(self, texts: str | Sequence[str]) -> np.ndarray:
+        """float32 (dimensions,) of one text, (texts, dimensions) of a list.
+
+        Raises InputError for an empty text or something that is no text.
+        """
+        if isinstance(texts, str):
+            return self.run(self.prepare([texts]))[0]
+        return self.run(self.prepare(texts))
+
+    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+        """Clean, tokenize, sort by length and pad; a text longer than `max_tokens` is cut."""
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+            raise InputError("a text, or a list of texts, is expected")
+        most = self.limits["max_chars"]
+        ids = self._tokenizer.encode([text[:most] for text in texts]) if texts else []
+        for row, tokens in enumerate(ids):
+            if len(tokens) <= self._tokenizer.special_tokens:
+                raise InputError(f"text {row + 1} of {len(texts)} is empty; give at least one word")
+        return list(batches(ids, self._session.lengths, self._tokenizer.pad_id))
+
+    def run(self, prepared: Sequence[Prepared]) -> np.ndarray:
+        """Vectors of prepared batches, in the order of the texts."""
+        found: np.ndarray = np.empty((0, 0), np.float32)
+        count = sum(len(batch.rows) for batch in prepared)
+        for batch in prepared:
+            vectors = pooled(self._states(batch), batch.feeds["attention_mask"])
+            if not found.size:
+                found = np.empty((count, vectors.shape[1]), np.float32)
+            found[batch.rows] = vectors
+        return found
+
+    def _states(self, batch: Prepared) -> np.ndarray:
+        outputs = self._session.run(batch.feeds)
+        states = outputs.get("last_hidden_state")
+        shape = batch.feeds["input_ids"].shape
+        if states is None or states.ndim != 3 or states.shape[:2] != shape:
+            raise EngineError(f"the graph gives {', '.join(outputs)} for {shape} tokens; it is no encoder")
+        return states
+
+    def describe(self) -> dict[str, Any]:
+        """bundle, task, variant, precision, engine, engine_version, threads, providers really used."""
+        return {**self._about, **self._session.describe()}
+
+
+def open(
+    session: Session, tokenizer: Tokenizer, labels: list[str], limits: dict[str, int], about: dict[str, Any]
+) -> Embedder:
+    return Embedder(session, tokenizer, limits, about)
+
+
+def pooled(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Mean over the tokens of each text, scaled to length 1 (Reimers and Gurevych 2019, mean pooling).
+
+    `states` (texts, tokens, dimensions), `mask` (texts, tokens) → float32 (texts, dimensions).
+    """
+    weight = mask[..., None].astype(np.float32)
+    mean = (states * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-9)
+    return (mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)).astype(np.float32)
