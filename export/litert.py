@@ -1,6 +1,9 @@
 """Checkpoint → TFLite through litert-torch: one signature per input length, weights shared."""
 
+from pathlib import Path
 from typing import Any
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def to_tflite(
@@ -9,17 +12,22 @@ def to_tflite(
     """Write the fp32 graph; return the details that the engine needs. Runs through `in_child`.
 
     TFLite graphs have fixed shapes: each of `lengths` becomes a signature `tokens_<length>` of batch 1 with
-    int32 inputs `args_0` (input_ids) and `args_1` (attention_mask).
+    int32 inputs `args_0` (input_ids) and `args_1` (attention_mask); a reader, which tells question and
+    passage apart, has `args_2` (token_type_ids) too. One output: a reader's two are stacked, (1, length, 2).
 
     `masked`, where given, is what is added to the score of a masked position, instead of the least fp32
     number, and tables are read by GATHER: both let every operator be quantized with a fixed range.
     """
     import litert_torch
     import torch
-    from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(checkpoint, local_files_only=True).eval()
-    _fold_token_types(model)
+    from runtimes.engines.torch import head_of
+
+    opener, outputs = head_of(Path(checkpoint))
+    model = opener.from_pretrained(checkpoint, local_files_only=True).eval()
+    typed = len(outputs) > 1 and getattr(model.config, "type_vocab_size", 0) > 1
+    if not typed:
+        _fold_token_types(model)
     if masked is None:
         _keep_norms_apart(model)
     else:
@@ -27,32 +35,37 @@ def to_tflite(
         # The mask comes as scores already, in the shape of the attention's.
         model.base_model.get_extended_attention_mask = lambda mask, *_, **__: mask
 
-    class Logits(torch.nn.Module):
+    class Answer(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
 
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        def forward(
+            self, input_ids: torch.Tensor, attention_mask: torch.Tensor, *types: torch.Tensor
+        ) -> torch.Tensor:
             if masked is not None:
                 length = input_ids.shape[1]
                 scores = (1.0 - attention_mask.float()) * masked
                 attention_mask = scores[:, None, None, :].expand(1, 1, length, length)
-            return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+            more = {"token_type_ids": types[0]} if types else {}
+            answer = self.model(input_ids=input_ids, attention_mask=attention_mask, **more)
+            found = [answer[name] for name in outputs]
+            return found[0] if len(found) == 1 else torch.stack(found, dim=-1)
 
-    converter, logits = None, Logits().eval()
+    converter, graph = None, Answer().eval()
     for length in lengths:
         # Alternating masks keep a tracer from taking "all ones" for a constant.
         mask = torch.arange(length).lt(max(1, length // 2)).long()[None]
-        sample = (torch.ones(1, length, dtype=torch.int64), mask)
-        converter = (converter or litert_torch).signature(f"tokens_{length}", logits, sample)
+        sample = [torch.ones(1, length, dtype=torch.int64), mask, *([1 - mask] if typed else [])]
+        converter = (converter or litert_torch).signature(f"tokens_{length}", graph, tuple(sample))
     if converter is None:
         raise ValueError("no lengths to export")
     converter.convert().export(target)
     return {
         "lengths": lengths,
         "signatures": {str(length): f"tokens_{length}" for length in lengths},
-        "inputs": {"args_0": "input_ids", "args_1": "attention_mask"},
-        "output": "logits",
+        "inputs": {f"args_{n}": name for n, name in enumerate(INPUTS[: 3 if typed else 2])},
+        "output": outputs[0] if len(outputs) == 1 else "logits",
     }
 
 
@@ -60,7 +73,7 @@ def _fold_token_types(model: Any) -> None:
     """Add BERT's first token type to each word: as a constant of its own it costs a table a length."""
     import torch
 
-    embeddings = getattr(getattr(model, "bert", None), "embeddings", None)
+    embeddings = getattr(getattr(model, "bert", model), "embeddings", None)
     if embeddings is None:
         return
 

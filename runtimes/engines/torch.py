@@ -1,5 +1,7 @@
 """PyTorch eager in fp32: the reference on the server, never on the device."""
 
+import inspect
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -15,20 +17,44 @@ import torch  # noqa: E402
 
 from runtimes.errors import EngineError  # noqa: E402
 
+# What the name of an architecture ends in → transformers' class that opens it, and what it answers.
+HEADS = {
+    "ForSequenceClassification": ("AutoModelForSequenceClassification", ("logits",)),
+    "ForQuestionAnswering": ("AutoModelForQuestionAnswering", ("start_logits", "end_logits")),
+    "Model": ("AutoModel", ("last_hidden_state",)),
+}
+
+
+def head_of(folder: Path) -> tuple[Any, tuple[str, ...]]:
+    """transformers' class for a checkpoint folder, by its config.json, and the names of its outputs.
+
+    Raises ValueError for an architecture that no task here has.
+    """
+    import transformers
+
+    names = json.loads((folder / "config.json").read_bytes()).get("architectures") or [""]
+    for suffix, (name, outputs) in HEADS.items():
+        if str(names[0]).endswith(suffix):
+            return getattr(transformers, name), outputs
+    raise ValueError(f"architecture {names[0] or 'unknown'}: no {', '.join(HEADS)}")
+
 
 class TorchSession:
     """A checkpoint as `from_pretrained` opens it."""
 
     lengths = None
 
-    def __init__(self, model: torch.nn.Module, threads: int) -> None:
+    def __init__(self, model: torch.nn.Module, threads: int, outputs: Sequence[str] = ("logits",)) -> None:
         self._model = model
         self._threads = threads
+        self._outputs = outputs
+        self._inputs = inspect.signature(model.forward).parameters
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.inference_mode():
-            inputs = {name: torch.from_numpy(feeds[name]) for name in ("input_ids", "attention_mask")}
-            return {"logits": self._model(**inputs).logits.float().numpy()}
+            inputs = {name: torch.from_numpy(feeds[name]) for name in feeds if name in self._inputs}
+            answer = self._model(**inputs)
+            return {name: answer[name].float().numpy() for name in self._outputs}
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -47,13 +73,12 @@ def open(
     allow_fallback: bool = False,
 ) -> TorchSession:
     """Open a checkpoint folder. `threads` holds for the whole process: torch has one pool."""
-    from transformers import AutoModelForSequenceClassification
-
     if not isinstance(source, Path):
         raise EngineError("torch opens checkpoint folders only")
     torch.set_num_threads(threads)
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(source, local_files_only=True)
+        opener, outputs = head_of(source)
+        model = opener.from_pretrained(source, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise EngineError(f"{source}: not a checkpoint: {str(error).splitlines()[0]}") from None
-    return TorchSession(model.eval().float(), threads)
+    return TorchSession(model.eval().float(), threads, outputs)
