@@ -8,6 +8,7 @@ from string import Template
 from typing import Any
 
 from device_bench import figures, history, overview, plot
+from device_bench.curve import sustained
 from device_bench.figures import NONE, Row, number, text
 from device_bench.rows import check_row
 from device_bench.table import table
@@ -109,7 +110,8 @@ def _device(key: str, name: str, rows: list[Row], keys: dict[int, str]) -> str:
         f'<section class="device" id="{key}" data-device="{text(name)}">'
         f"{_device_head(rows)}{_verdict(rows, kinds[0])}{_switch(kinds)}"
         f"{''.join(_drawings(rows, keys, kind, kind != kinds[0]) for kind in kinds)}"
-        f'{table(rows, keys)}<div class="split">{_notes(rows)}{_method(rows)}</div></section>'
+        f"{sustained(rows)}{table(rows, keys)}"
+        f'<div class="split">{_notes(rows)}{_method(rows)}</div></section>'
     )
 
 
