@@ -19,6 +19,7 @@ TASKS = {
     "feature-extraction": "runtimes.tasks.embed",
 }
 CHECKPOINT = "checkpoint.json"
+TOLD = ("calibration",)  # what a model must know beside its files, where its task has it
 
 
 def load(
@@ -54,7 +55,7 @@ def load(
     session = engines.module(about["engine"]).open(bundle.source(about["file"]), variant=about, **how)
     tokenizer = Tokenizer.from_bytes(bundle.read("tokenizer.json"), bundle.limits["max_tokens"])
     described = {"bundle": bundle.name, "task": bundle.task, "variant": name, "precision": about["precision"]}
-    described |= {key: bundle.manifest[key] for key in ("calibration",) if key in bundle.manifest}
+    described |= {key: bundle.manifest[key] for key in TOLD if key in bundle.manifest}
     return task.open(session, tokenizer, bundle.labels, bundle.limits, described)
 
 
@@ -105,4 +106,5 @@ def _open_checkpoint(path: Path, engine: str | None, variant: str | None, how: d
         raise BundleError(f"{path}: damaged checkpoint ({error!r}); train it again") from None
     session = engines.module("torch").open(path, variant={}, **how)
     about = {"bundle": path.name, "task": task, "variant": "pytorch-fp32", "precision": "fp32"}
+    about |= {key: meta[key] for key in TOLD if key in meta}
     return task_module(task).open(session, tokenizer, labels, limits, about)

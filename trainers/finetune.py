@@ -49,7 +49,8 @@ def check_config(config: TrainConfig, section: str = "train") -> None:
         raise InputError(f"{section}.learning_rate = {config.learning_rate}: must be above 0 and below 1")
     if not 0 <= config.warmup <= 1 or config.weight_decay < 0 or config.patience < 0 or config.seed < 0:
         raise InputError(f"{section}: warmup must be 0 to 1; weight_decay, patience and seed not below 0")
-    for key, known in (("metric", ("macro_f1", "accuracy")), ("precision", ("auto", "fp32", "bf16", "fp16"))):
+    metrics = ("macro_f1", "accuracy") if section != "read" else ("exact",)
+    for key, known in (("metric", metrics), ("precision", ("auto", "fp32", "bf16", "fp16"))):
         if getattr(config, key) not in known:
             raise InputError(f"{section}.{key} = {getattr(config, key)!r}: must be one of {', '.join(known)}")
 

@@ -31,20 +31,30 @@ from trainers.metrics import classification_report
 Batch = dict[str, torch.Tensor]
 # (model, batch) -> (mean loss, logits)
 Loss = Callable[[Any, Batch], tuple[torch.Tensor, torch.Tensor]]
+# (logits, labels) of the validation rows -> figures, `config.metric` among them
+Figures = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 
 class Rows(torch.utils.data.Dataset):
-    """Tokenized rows; `extra` holds arrays with one entry a row, such as a teacher's logits."""
+    """Tokenized rows; `extra` holds arrays with one entry a row, such as a teacher's logits.
 
-    def __init__(self, ids: list[list[int]], labels: list[int], extra: dict[str, np.ndarray] | None = None):
-        self.ids, self.labels, self.extra = ids, labels, extra or {}
+    `labels` has a number a row, or (a reader's) the places of the answer's first and last token; `types` are
+    the token types of rows that are pairs.
+    """
+
+    def __init__(
+        self, ids: list[list[int]], labels: Sequence[Any], extra: dict[str, np.ndarray] | None = None,
+        types: list[list[int]] | None = None,
+    ):  # fmt: skip
+        self.ids, self.labels, self.extra, self.types = ids, labels, extra or {}, types
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         extra = {key: values[row] for key, values in self.extra.items()}
-        return {"ids": self.ids[row], "label": self.labels[row], "extra": extra}
+        types = None if self.types is None else self.types[row]
+        return {"ids": self.ids[row], "label": self.labels[row], "extra": extra, "types": types}
 
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
@@ -60,7 +70,8 @@ def rows_of(split: Split, tokenizer: Tokenizer, extra: dict[str, np.ndarray] | N
 def by_length(rows: Rows) -> Rows:
     """Rows ordered by length, for evaluation with little padding (order does not matter there)."""
     order = sorted(range(len(rows)), key=lambda i: (len(rows.ids[i]), i))
-    return Rows([rows.ids[i] for i in order], [rows.labels[i] for i in order])
+    types = None if rows.types is None else [rows.types[i] for i in order]
+    return Rows([rows.ids[i] for i in order], [rows.labels[i] for i in order], types=types)
 
 
 def collate(pad_id: int, names: Sequence[str]) -> Callable[[list[dict[str, Any]]], Batch]:
@@ -69,7 +80,8 @@ def collate(pad_id: int, names: Sequence[str]) -> Callable[[list[dict[str, Any]]
     def to_batch(rows: list[dict[str, Any]]) -> Batch:
         ids = [row["ids"] for row in rows]
         length = math.ceil(max(map(len, ids)) / 8) * 8
-        arrays = {k: v for k, v in pad(ids, length, pad_id).items() if k in names}
+        types = [row["types"] for row in rows] if rows[0].get("types") else None
+        arrays = {k: v for k, v in pad(ids, length, pad_id, types).items() if k in names}
         arrays["labels"] = np.asarray([row["label"] for row in rows], np.int64)
         for key in rows[0]["extra"]:
             arrays[key] = np.stack([row["extra"][key] for row in rows]).astype(np.float32)
@@ -207,14 +219,17 @@ def choose_precision(asked: str) -> str:
 
 def fit(
     model: Any, train: Rows, validation: Rows, pad_id: int, loss: Loss, config: TrainConfig,
-    work: Path, job: Any,
+    work: Path, job: Any, figures: Figures | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train `model` in place to its best epoch on validation; gives figures of the run.
+
+    The best epoch is the one with the highest `config.metric` of `figures` (a classifier's, where left out).
 
     `work` keeps the resume points; they are used again if `job` (what goes into the run) is the same.
     """
     precision = choose_precision(config.precision)
-    trainer = _make_trainer(model, train, validation, pad_id, loss, config, work, precision)
+    told = figures or classified
+    trainer = _make_trainer(model, train, validation, pad_id, loss, config, work, precision, told)
     if trainer.is_world_process_zero():
         same_job(work, job)
     trainer.accelerator.wait_for_everyone()
@@ -242,7 +257,7 @@ def fit(
 
 def _make_trainer(
     model: Any, train: Rows, validation: Rows, pad_id: int, loss: Loss, config: TrainConfig,
-    work: Path, precision: str,
+    work: Path, precision: str, figures: Figures,
 ) -> _Trainer:  # fmt: skip
     gpu = torch.cuda.is_available()
     steps = math.ceil(len(train) / config.batch_size / config.gradient_accumulation) * config.epochs
@@ -259,14 +274,11 @@ def _make_trainer(
         ddp_find_unused_parameters=False,
     )  # fmt: skip
 
-    def figures(answers: Any) -> dict[str, float]:
-        report = classification_report(answers.predictions, answers.label_ids)
-        return {"accuracy": report["accuracy"], "macro_f1": report["macro"]["f1"]}
-
     sampler = LengthGrouped([len(ids) for ids in train.ids], config.batch_size, config.seed)
     trainer = _Trainer(
         model=model, args=args, train_dataset=train, eval_dataset=by_length(validation),
-        data_collator=collate(pad_id, input_names(model)), compute_metrics=figures,
+        data_collator=collate(pad_id, input_names(model)),
+        compute_metrics=lambda answers: figures(answers.predictions, answers.label_ids),
         callbacks=[_Flow(config, sampler)],
     )  # fmt: skip
     trainer.loss, trainer.sampler = loss, sampler
@@ -274,6 +286,12 @@ def _make_trainer(
     for callback in (PrinterCallback, ProgressCallback):  # they print on stdout
         trainer.remove_callback(callback)
     return trainer
+
+
+def classified(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Figures of a classifier."""
+    report = classification_report(logits, labels)
+    return {"accuracy": report["accuracy"], "macro_f1": report["macro"]["f1"]}
 
 
 def same_job(work: Path, job: Any) -> None:

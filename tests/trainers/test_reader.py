@@ -1,0 +1,104 @@
+"""The reader: places of answers in windows, training, calibration, silence where nothing is to be found."""
+
+import numpy as np
+import pytest
+from tiny_news import FILLER
+
+from runtimes.errors import InputError
+from runtimes.load import load
+from runtimes.text import Tokenizer
+from trainers import reader
+from trainers.checkpoint import open_checkpoint
+from trainers.reader import ReadConfig, exact_windows, place, readings, train_reader, window_rows
+from trainers.squad import Question, with_impossible
+
+CONFIG = ReadConfig(epochs=12, batch_size=16, max_tokens=32, learning_rate=3e-3, precision="fp32", patience=0)
+
+
+def questions(count, seed, most=30):
+    """The answer is the one number in the passage; a third has none."""
+    random, found = np.random.default_rng(seed), []
+    for n in range(count):
+        words = list(random.choice(sorted(FILLER), size=random.integers(4, most)))
+        answers = ()
+        if n % 3:
+            place = int(random.integers(len(words)))
+            words[place] = str(random.integers(10))
+            answers = ((len(" ".join(words[:place])) + bool(place), words[place]),)
+        found.append(Question(str(n), f"article {n % 7}", "how many ?", " ".join(words), answers))
+    return found
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return {"train": questions(300, 0), "validation": questions(60, 1), "test": questions(90, 2, 60)}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_base, splits, tmp_path_factory):
+    return train_reader(splits, tiny_base, tmp_path_factory.mktemp("reader") / "reader", CONFIG)
+
+
+@pytest.mark.slow
+def test_it_learns_to_read_and_to_be_silent(checkpoint, splits):
+    test = checkpoint.meta["metrics"]["test"]
+    assert test["n"] == 90 and test["answerable"]["exact_match"] > 0.8
+    assert test["unanswerable"]["exact_match"] > 0.8
+    assert test["always"]["n"] == 60 and test["always"]["exact_match"] >= test["answerable"]["exact_match"]
+    assert checkpoint.task == "question-answering" and checkpoint.labels == ["start", "end"]
+
+
+@pytest.mark.slow
+def test_confidence_and_offsets_of_the_saved_model(checkpoint, splits):
+    model = load(checkpoint.path)
+    found = readings(model, splits["test"])
+    for one, asked in zip(found, splits["test"], strict=True):
+        assert asked.context[one.start : one.end] == one.text
+    sure = np.mean(
+        [one.confidence for one, asked in zip(found, splits["test"], strict=True) if asked.answers]
+    )
+    unsure = np.mean(
+        [one.confidence for one, asked in zip(found, splits["test"], strict=True) if not asked.answers]
+    )
+    assert sure > 0.7 > 0.3 > unsure  # noqa: PLR0133 - a gap between the two
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_alike(checkpoint, splits, tiny_base, tmp_path, monkeypatch):
+    def killed(*args, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(reader, "_write", killed)
+        train_reader(splits, tiny_base, tmp_path / "reader", CONFIG)
+    again = train_reader(splits, tiny_base, tmp_path / "reader", CONFIG)
+    assert again.digest == checkpoint.digest and not (tmp_path / ".reader.work").exists()
+    assert open_checkpoint(tmp_path / "reader").meta["lineage"][-1]["step"] == "read"
+
+
+def test_places_of_answers(tiny_base):
+    tokenizer = Tokenizer.from_bytes((tiny_base / "tokenizer.json").read_bytes(), 16)
+    asked = Question("1", "t", "how ?", "oil oil wheat 7 corn " + "oil " * 30, ((14, "7"),))
+    rows = window_rows([asked], tokenizer)
+    first, *rest = rows.labels
+    assert first[0] == first[1] > 4 and set(rest) == {(0, 0)}
+    assert rows.types[0][first[0]] == 1 and len(rows) > 2
+    assert place(tokenizer.windows("how ?", "oil", 4, 8)[0], Question("1", "", "?", "oil", ())) == (0, 0)
+
+
+def test_exact_windows():
+    logits = np.zeros((2, 5, 2))
+    logits[0, 3], logits[1, 2, 0], logits[1, 4, 1] = 1, 1, 1
+    assert exact_windows(logits, np.array([[3, 3], [2, 3]])) == {"exact": 0.5}
+
+
+def test_what_is_refused(tiny_base, tmp_path):
+    rows = questions(6, 0)
+    with pytest.raises(InputError, match="no test questions"):
+        train_reader({"train": rows, "validation": rows}, tiny_base, tmp_path / "x")
+    with pytest.raises(InputError, match=r"read\.metric = 'f1'"):
+        train_reader({}, tiny_base, tmp_path / "x", ReadConfig(metric="f1"))
+    with pytest.raises(InputError, match="64 positions"):
+        splits = {"train": rows, "validation": rows, "test": rows}
+        train_reader(splits, tiny_base, tmp_path / "x", ReadConfig(max_tokens=128))
+    assert len(with_impossible(rows, 0.0)) == 6
