@@ -46,12 +46,12 @@ class _Trace:
         return sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(self.points)) / (end - start)
 
 
-def measure(meter: Meter, call: Callable[[int], object], inputs: int, seconds: float) -> Energy:
-    """A block of waiting, then a block of call(0), call(1), … (modulo `inputs`), each of `seconds`.
+def measure(meter: Meter, call: Callable[[int], object], inputs: int) -> Energy:
+    """A block of waiting, then a block of call(0), call(1), … (modulo `inputs`), each of `meter.seconds`.
 
     A meter that fails, moves too seldom or shows nothing above idle gives no figure but the reason.
     """
-    seconds = max(seconds, meter.seconds)
+    seconds = meter.seconds
     try:
         idle, _ = _watch(meter, lambda: time.sleep(seconds))
         run, n = _watch(meter, lambda: _answer(call, inputs, seconds))

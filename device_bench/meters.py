@@ -137,7 +137,7 @@ def _ina(root: Path, ask: Ask) -> Meter | str | None:
 def _rails(root: Path, ask: Ask) -> Meter | str | None:
     files = sorted((root / "sys/bus/iio/devices").glob("iio:device*/energy_value"))
     try:
-        if files and [odpm_joules(_read(file)) for file in files]:
+        if files and all(odpm_joules(_read(file)) >= 0 for file in files):
             source = f"power rails ({', '.join(_text(file.with_name('name')) or 'iio' for file in files)})"
             return Meter(source, lambda: sum(_value(odpm_joules, _read(file)) for file in files), counts=True)
     except (OSError, ValueError):

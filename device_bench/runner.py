@@ -32,7 +32,7 @@ NEEDED = ("numpy", "tokenizers")
 def describe(request: dict[str, Any]) -> dict[str, Any]:
     """What the device is, and which packages that run bundles it has. Nothing of them is imported."""
     return {
-        "device": {**machine.describe(), "throttled": machine.throttled()},
+        "device": machine.describe(),
         "emulated": machine.emulated(),
         "python": platform.python_version(),
         "machine": platform.machine(),
