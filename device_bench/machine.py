@@ -185,11 +185,21 @@ def _memory_mb(root: Path) -> int | None:
     for line in (_text(root / "proc/meminfo") or "").splitlines():
         if line.startswith("MemTotal:"):
             sizes.append(int(line.split()[1]) // 1024)
-    for limit in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        raw = _text(root / limit)
-        if raw and raw.isdigit():
-            sizes.append(int(raw) // 2**20)
+    limits = [_text(root / file) or "" for file in _memory_limits(root)]
+    sizes += [int(raw) // 2**20 for raw in limits if raw.isdigit()]
     return min(sizes) if sizes else None
+
+
+def _memory_limits(root: Path) -> list[str]:
+    """Files with the cap of this process' control group, as the system or a container shows them."""
+    found = ["sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"]
+    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if "memory" in controllers.split(","):
+            found.append(f"sys/fs/cgroup/memory{path}/memory.limit_in_bytes")
+        if not controllers:
+            found.append(f"sys/fs/cgroup{path}/memory.max")
+    return found
 
 
 def _os(root: Path, phone: dict[str, str]) -> str:
