@@ -9,20 +9,19 @@ from device_bench.meters import Meter
 
 
 class Board:
-    """A machine that draws 1 W, and 1 W more while a call runs: its work takes 20 ms, so 20 mJ."""
+    """A machine that draws 1 W, and 20 mJ more for each call. Its counter moves in steps, if it has some."""
 
     def __init__(self, step: float = 0.0) -> None:
         self.step = step
         self.start = time.monotonic()
-        self.worked = 0.0
+        self.calls = 0
 
     def work(self, position: int) -> None:
-        before = time.monotonic()
-        time.sleep(0.02)
-        self.worked += time.monotonic() - before
+        time.sleep(0.005)
+        self.calls += 1
 
     def joules(self) -> float:
-        total = time.monotonic() - self.start + self.worked
+        total = time.monotonic() - self.start + self.calls * 0.02
         return total // self.step * self.step if self.step else total
 
 
@@ -35,10 +34,11 @@ def test_a_counter_less_idle() -> None:
     board = Board()
     got = measure(Meter("board", board.joules, counts=True, seconds=0.3), board.work, 3)
     assert got.reason == ""
-    assert got.mj == pytest.approx(board.worked / got.n * 1e3, rel=0.02)
+    assert got.mj == pytest.approx(20, rel=0.02)
     assert got.idle_mw == pytest.approx(1000, rel=0.02)
-    assert got.run_mw == pytest.approx(2000, rel=0.1)
-    assert got.n > 1 and got.seconds >= 0.3
+    assert got.run_mw == pytest.approx(1000 + 20 * got.n / got.seconds, rel=0.02)
+    assert got.n == board.calls
+    assert got.seconds >= 0.3
 
 
 def test_power_is_weighted_by_time() -> None:
@@ -55,10 +55,10 @@ def test_no_figure_where_running_shows_no_more_than_idle() -> None:
 
 
 def test_no_figure_from_a_counter_that_hardly_moves() -> None:
-    board = Board(step=0.25)
+    board = Board(step=1000.0)
     got = measure(Meter("coarse", board.joules, counts=True, seconds=0.3), board.work, 1)
     assert got.mj is None
-    assert "too coarse for a figure" in got.reason
+    assert got.reason.startswith("coarse: it moved 0 times in ")
 
 
 @pytest.mark.parametrize("reads", [0, 1, 4])

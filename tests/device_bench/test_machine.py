@@ -3,7 +3,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_bench import cores, machine
@@ -183,6 +183,7 @@ def test_throttling_in_words(tmp_path: Path, told: str, words: str | None) -> No
     assert machine.throttled(root) == words
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text(max_size=200))
 def test_any_cpuinfo_is_read_without_an_error(text: str) -> None:
     with TemporaryDirectory() as folder:

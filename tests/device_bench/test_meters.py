@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_bench import meters
@@ -198,6 +198,7 @@ words = st.sampled_from(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(words | st.text(), max_size=30).map("\n".join))
 def test_any_text_is_a_figure_or_a_value_error(text: str) -> None:
     for parse in PARSERS:
@@ -207,6 +208,7 @@ def test_any_text_is_a_figure_or_a_value_error(text: str) -> None:
             assert str(error)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.dictionaries(
         st.text("ABC3V_", min_size=1, max_size=8), st.tuples(st.floats(0, 9), st.floats(0, 9)), min_size=1
@@ -219,6 +221,7 @@ def test_the_power_chip_sums_every_rail(rails: dict[str, tuple[float, float]]) -
     assert got == pytest.approx(sum(v * a for v, a in rails.values()), abs=1e-6)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 999), min_size=2, max_size=20))
 def test_a_counter_never_runs_back(steps: list[int]) -> None:
     from tempfile import TemporaryDirectory

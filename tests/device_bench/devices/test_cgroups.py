@@ -1,4 +1,4 @@
-"""Real control groups of the version that this machine has; the other version on folders that look like it."""
+"""Real control groups of the version that this machine has; the other on folders that look like it."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from control_groups import left_behind, need_control_groups
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_bench.devices import cgroups
@@ -133,6 +133,7 @@ def test_a_system_without_control_groups(tmp_path: Path, monkeypatch: pytest.Mon
         cgroups.make(1, 512, 2, 10)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(
         st.sampled_from([" - cgroup cgroup rw,cpu", "1 2 3 / /sys/fs/x", ":", "\n", "4:memory:/a"])
