@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +42,10 @@ def measure_bundle(
     from device_bench.remote import bench_on
 
     how = {"profile": profile, "threads": config.threads} if profile else {}
-    config = replace(config, simulated_profile=profile)
 
     def measured(address: str) -> list[dict[str, Any]]:
         with reach(address, **how) as device:
-            return bench_on(device, bundle, variants, texts, labels, config)
+            return bench_on(device, bundle, variants, texts, labels, config, profile)
 
     return [row for rows in _at_once(measured, on) for row in rows]
 

@@ -37,8 +37,7 @@ class BenchConfig:
     """How long and how. `seconds` and `rounds` are per entry and tokenization: the first reached ends it.
 
     `quick` puts 200 rounds, 5 s and 2 cold starts in their place, and every row says so. `sustained` are
-    minutes of answers without pause, after all else; `simulated_profile` is the name of the limits under
-    which this process runs (`device_bench.devices.profiles`), if it does.
+    minutes of answers without pause, after all else.
     """
 
     threads: int = 1
@@ -49,7 +48,6 @@ class BenchConfig:
     seed: int = 0
     tokenization: tuple[bool, ...] = (True, False)
     sustained: float = 0.0
-    simulated_profile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,12 +66,14 @@ def bench(
     labels: Sequence[int] | None,
     config: BenchConfig | None = None,
     metrics: dict[str, dict[str, Any]] | None = None,
+    profile: str | None = None,
 ) -> list[dict[str, Any]]:
     """Measures all entries in one interleaved run on `texts` (batch 1); one row per entry and tokenization.
 
     Accuracy is that of the very variant on (texts, labels), label indices; None leaves it null, unless
     `metrics` holds what was measured before of that very variant, by the entry's name. The entry on
-    engine "torch", if there is one, is the reference of `ratio_to`. Rows follow `device_bench.rows`. An entry
+    engine "torch", if there is one, is the reference of `ratio_to`. `profile` names the limits under which this
+    process runs (`device_bench.devices.profiles`), if it does. Rows follow `device_bench.rows`. An entry
     that cannot be measured raises: InputError, BundleError or EngineError, with its name in front.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -88,7 +88,7 @@ def bench(
     common = {
         "device": machine.describe(), "emulated": machine.emulated(), "sample": result.sample(texts),
         "started": datetime.now(UTC).isoformat(timespec="seconds"), "batch": 1, "quick": config.quick,
-        "simulated_profile": config.simulated_profile,
+        "simulated_profile": profile,
     }  # fmt: skip
     cooling = Cooling(QUICK_COOLING if config.quick else LIMIT_S)
     known = metrics or {}
@@ -104,7 +104,9 @@ def bench(
         cooling.before("the rerun")
         again = _time_all(calls, len(loop), _shorter(config), "rounds of the rerun")
     colds = {name: _cold(name, entry, mixed, config) for name, entry in entries.items()}
-    beside = {name: _beside(name, one, calls, len(loop), config, cooling) for name, one in opened.items()}
+    beside = {
+        name: _beside(name, one, calls, len(loop), config, cooling, profile) for name, one in opened.items()
+    }
     reference = next((name for name, one in opened.items() if one.about["engine"] == "torch"), None)
     rows = []
     for name, one in opened.items():
@@ -262,12 +264,18 @@ def _progress(what: str, total: int) -> Iterator[Callable[[], object]]:
 
 
 def _beside(
-    name: str, one: _Opened, calls: Calls, inputs: int, config: BenchConfig, cooling: Cooling
+    name: str,
+    one: _Opened,
+    calls: Calls,
+    inputs: int,
+    config: BenchConfig,
+    cooling: Cooling,
+    profile: str | None,
 ) -> dict[str, Any]:
     """What is measured of an entry by itself: energy of an answer, and answers for minutes."""
     call = calls[key_of(name, True in config.tokenization)]
     found: dict[str, Any] = dict.fromkeys(("energy_mj", "energy_source", "energy", "sustained"))
-    meter, reason = _meter(one, config)
+    meter, reason = _meter(one, profile)
     with _named(name):
         if meter is not None:
             cooling.before(f"the energy of {name}")
@@ -286,8 +294,8 @@ def _beside(
     return {**found, "energy_note": f"energy: {reason}" if reason else ""}
 
 
-def _meter(one: _Opened, config: BenchConfig) -> tuple[meters.Meter | None, str]:
-    if config.simulated_profile:
+def _meter(one: _Opened, profile: str | None) -> tuple[meters.Meter | None, str]:
+    if profile:
         return None, "not measured, as what this machine draws says nothing of the simulated one"
     if _distorted(one.about, machine.emulated()):
         return None, "not measured"

@@ -70,7 +70,10 @@ def bench(request: dict[str, Any]) -> dict[str, Any]:
     path = Path(request["bundle"])
     entries = {name: BenchEntry(path, variant=name) for name in request["variants"]}
     config = {**request["config"], "tokenization": tuple(request["config"]["tokenization"])}
-    return {"rows": measure(entries, request["texts"], request["labels"], BenchConfig(**config))}
+    rows = measure(
+        entries, request["texts"], request["labels"], BenchConfig(**config), profile=request.get("profile")
+    )
+    return {"rows": rows}
 
 
 def answers(request: dict[str, Any]) -> dict[str, Any]:

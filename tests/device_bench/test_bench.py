@@ -116,7 +116,7 @@ def test_energy_and_a_sustained_run_stand_in_the_row_of_whole_answers(
 
 def test_a_simulated_machine_has_no_energy(fakes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meters, "find", lambda *_, **__: pytest.fail("asked for a meter"))
-    row = bench(entries("edge"), TEXTS, None, replace(SHORT, simulated_profile="pi4"))[0]
+    row = bench(entries("edge"), TEXTS, None, SHORT, profile="pi4")[0]
     assert (row["simulated_profile"], row["energy_mj"]) == ("pi4", None)
     assert "what this machine draws says nothing of the simulated one" in row["note"]
 

@@ -32,11 +32,13 @@ def small_profile(monkeypatch: pytest.MonkeyPatch) -> Profile:
 
 def test_a_bundle_under_a_profile(small_profile: Profile, small_bundle: Path) -> None:
     before = left_behind()
-    config = BenchConfig(rounds=8, seconds=5.0, cold_starts=1, sustained=0.01, simulated_profile="test")
+    config = BenchConfig(rounds=8, seconds=5.0, cold_starts=1, sustained=0.01)
     with reach("local", profile="test") as device:
         about = device.describe()["device"]
         assert (about["cores"], about["memory_mb"]) == (1, 300)
-        rows = bench_on(device, open_bundle(small_bundle), None, ["a goal", "the vote"], [0, 1], config)
+        rows = bench_on(
+            device, open_bundle(small_bundle), None, ["a goal", "the vote"], [0, 1], config, "test"
+        )
     assert left_behind() == before
     for row in rows:
         assert row["simulated_profile"] == "test"
