@@ -31,7 +31,7 @@ def measure_bundle(
     bundle = open_bundle(path)
     texts, labels = _sample(bundle, data)
     if config.sustained and not variants:
-        variants = [choose(bundle)]
+        variants = [choose(bundle) if tuple(on) == (LOCAL,) else bundle.defaults["*"]]
     if profile is not None and tuple(on) != (LOCAL,):
         raise InputError("bench: --profile limits this machine; leave out --on")
     if tuple(on) == (LOCAL,) and profile is None:

@@ -72,8 +72,8 @@ def bench(
 
     Accuracy is that of the very variant on (texts, labels), label indices; None leaves it null, unless
     `metrics` holds what was measured before of that very variant, by the entry's name. The entry on
-    engine "torch", if there is one, is the reference of `ratio_to`. `profile` names the limits under which this
-    process runs (`device_bench.devices.profiles`), if it does. Rows follow `device_bench.rows`. An entry
+    engine "torch", if there is one, is the reference of `ratio_to`. `profile` names the limits under which
+    this process runs (`device_bench.devices.profiles`), if it does. Rows follow `device_bench.rows`. An entry
     that cannot be measured raises: InputError, BundleError or EngineError, with its name in front.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -97,12 +97,7 @@ def bench(
     mixed = [texts[position] for position in order]
     loop = mixed[: config.rounds]
     calls = _calls(opened, loop, config)
-    cooling.before("the loop")
-    timings = _time_all(calls, len(loop), config, "rounds")
-    again = None
-    if not machine.emulated():
-        cooling.before("the rerun")
-        again = _time_all(calls, len(loop), _shorter(config), "rounds of the rerun")
+    timings, again = _loops(calls, len(loop), config, cooling)
     colds = {name: _cold(name, entry, mixed, config) for name, entry in entries.items()}
     beside = {
         name: _beside(name, one, calls, len(loop), config, cooling, profile) for name, one in opened.items()
@@ -120,9 +115,22 @@ def bench(
                 **_of_row(beside[name], tokenized, config),
             }  # fmt: skip
             notes = [*judged[name]["notes"], values.pop("energy_note"), cooling.told()]
-            distorted = _distorted(one.about, machine.emulated())
-            rows.append(result.row(values, timings.cpu_share, notes, distorted))
+            rows.append(result.row(values, timings.cpu_share, notes, _distorted(one.about)))
     return rows
+
+
+def _loops(
+    calls: Calls, inputs: int, config: BenchConfig, cooling: Cooling
+) -> tuple[measure.Timings, measure.Timings | None]:
+    """The loop and, where times mean something, a second, shorter one in another order to hold it against."""
+    cooling.before("the loop")
+    timings = _time_all(calls, inputs, config, "rounds")
+    if machine.emulated():
+        return timings, None
+    cooling.before("the rerun")
+    rounds, seconds = math.ceil(config.rounds / RERUN_PART), config.seconds / RERUN_PART
+    shorter = replace(config, rounds=rounds, seconds=seconds, seed=config.seed + 1)
+    return timings, _time_all(calls, inputs, shorter, "rounds of the rerun")
 
 
 def effective(config: BenchConfig) -> BenchConfig:
@@ -141,12 +149,6 @@ def effective(config: BenchConfig) -> BenchConfig:
         seconds=min(config.seconds, QUICK_SECONDS),
         cold_starts=min(config.cold_starts, QUICK_COLD_STARTS),
     )
-
-
-def _shorter(config: BenchConfig) -> BenchConfig:
-    """The second loop: a part of the first one's length, in another order."""
-    rounds = math.ceil(config.rounds / RERUN_PART)
-    return replace(config, rounds=rounds, seconds=config.seconds / RERUN_PART, seed=config.seed + 1)
 
 
 @contextmanager
@@ -285,7 +287,7 @@ def _beside(
             block = {key: getattr(told, key) for key in ("idle_mw", "run_mw", "n", "seconds")}
             if not reason:
                 found |= {"energy_mj": told.mj, "energy_source": meter.source, "energy": block}
-        if config.sustained:
+        if config.sustained and not _distorted(one.about):
             cooling.before(f"the sustained run of {name}")
             with _progress(
                 f"bench: {name} for {config.sustained:g} min", sustained.slices_of(config.sustained)
@@ -297,7 +299,7 @@ def _beside(
 def _meter(one: _Opened, profile: str | None) -> tuple[meters.Meter | None, str]:
     if profile:
         return None, "not measured, as what this machine draws says nothing of the simulated one"
-    if _distorted(one.about, machine.emulated()):
+    if _distorted(one.about):
         return None, "not measured"
     return meters.find()
 
@@ -323,9 +325,9 @@ def _known(name: str, one: _Opened, judged: dict[str, Any], started: cold.ColdSt
     }  # fmt: skip
 
 
-def _distorted(about: dict[str, Any], emulated: bool) -> str | None:
+def _distorted(about: dict[str, Any]) -> str | None:
     """Why the times say nothing about the device, if they do not."""
-    if emulated:
+    if machine.emulated():
         return "emulated"
     if about.get("elsewhere"):
         return f"{about['engine']} ran in another process, behind a pipe (bench in its environment)"

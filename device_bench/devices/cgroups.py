@@ -17,6 +17,7 @@ from runtimes.errors import DeviceError
 
 WANTED = ("memory", "cpu", "cpuset")
 PREFIX = "edgewise-"
+SWAP = ("memory.swap.max", "memory.memsw.limit_in_bytes")  # not counted on every system
 # Enters every group (arguments before --), then becomes the command.
 ENTER = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 125; shift; done; shift; exec "$@"'
 _numbers = count(1)
@@ -69,28 +70,23 @@ def make(cores: int, memory_mb: int, quota_ms: float, period_ms: float, root: Pa
         )
     parents = _parents(root)
     usable = ",".join(map(str, sorted(os.sched_getaffinity(0))[:cores]))
-    quota, period = round(quota_ms * 1000), round(period_ms * 1000)
+    quota, period, size = round(quota_ms * 1000), round(period_ms * 1000), memory_mb << 20
     name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
     group = Group(list(dict.fromkeys(parent / name for parent in parents.values())))
-    if len(group.folders) == 1:
-        limits = {"memory.max": memory_mb << 20, "cpu.max": f"{quota} {period}", "cpuset.cpus": usable}
-        more = {"memory.swap.max": 0}
-    else:
-        nodes = _text(parents["cpuset"] / "cpuset.mems")
+    limits: dict[str, object] = {"memory.max": size, "memory.swap.max": 0, "cpu.max": f"{quota} {period}"}
+    if (parents["memory"] / "memory.limit_in_bytes").exists():  # version 1
         limits = {
-            "memory.limit_in_bytes": memory_mb << 20, "cpu.cfs_period_us": period, "cpu.cfs_quota_us": quota,
-            "cpuset.mems": nodes, "cpuset.cpus": usable,
+            "memory.limit_in_bytes": size, "memory.memsw.limit_in_bytes": size,
+            "cpu.cfs_period_us": period, "cpu.cfs_quota_us": quota,
+            "cpuset.mems": _text(parents["cpuset"] / "cpuset.mems"),
         }  # fmt: skip
-        more = {"memory.memsw.limit_in_bytes": memory_mb << 20}
     try:
-        for parent in parents.values():
-            _sweep(parent)
         for folder in group.folders:
-            folder.mkdir(exist_ok=True)
-        for file, value in limits.items():
-            _place(group, file, parents).write_text(f"{value}")
-        for file, value in more.items():  # swap is counted on some systems only
-            if (place := _place(group, file, parents)).exists():
+            _sweep(folder.parent)
+            folder.mkdir()
+        for file, value in {**limits, "cpuset.cpus": usable}.items():
+            place = parents[file.partition(".")[0]] / name / file
+            if file not in SWAP or place.exists():
                 place.write_text(f"{value}")
     except BaseException as error:
         group.close()
@@ -101,12 +97,6 @@ def make(cores: int, memory_mb: int, quota_ms: float, period_ms: float, root: Pa
             f"profile: no control group under {where}: {error.strerror or error}; run as root (sudo)"
         ) from None
     return group
-
-
-def _place(group: Group, file: str, parents: dict[str, Path]) -> Path:
-    """Where a limit is written: the folder of its controller."""
-    controller = file.partition(".")[0]
-    return parents[controller] / group.folders[0].name / file
 
 
 def _parents(root: Path) -> dict[str, Path]:
