@@ -31,7 +31,7 @@ def compare(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -
             continue
         one, two = row["latency_ms"]["p50"], other["latency_ms"]["p50"]
         difference = two / one - 1
-        notes = list(dict.fromkeys(filter(_tells_why, f"{row['note']}; {other['note']}".split("; "))))
+        notes = _reasons(row["note"], "first") + _reasons(other["note"], "second")
         found.append(
             {"key": _key(row), "first": one, "second": two, "difference": difference,
              "alike": abs(difference) <= UNSTEADY, "notes": notes}
@@ -59,8 +59,9 @@ def _key(row: dict[str, Any]) -> str:
     return key_of(row.get("entry") or row["variant"], row["tokenization"])
 
 
-def _tells_why(note: str) -> bool:
-    return note.startswith(("busy machine", "rerun", "p99"))
+def _reasons(note: str, run: str) -> list[str]:
+    """The remarks of a row that tell why another run may differ."""
+    return [f"{run} run: {part}" for part in note.split("; ") if part.startswith(("busy machine", "rerun"))]
 
 
 def _run(bundle: Bundle, variants: list[str] | None, config: BenchConfig) -> list[dict[str, Any]]:

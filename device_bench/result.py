@@ -96,7 +96,7 @@ def remarks(values: dict[str, Any], cpu_share: float) -> list[str]:
     if again and abs(again["difference"]) > UNSTEADY:
         notes.append(
             f"rerun: p50 {again['difference']:+.1%} in a second loop on the same texts, over "
-            f"{UNSTEADY:.0%}: the machine was not quiet or not at one speed, so quote no p50 of this run"
+            f"{UNSTEADY:.0%}: the machine was not quiet or changed its speed; do not quote this p50"
         )
     if values["overhead_share"] > 0.01:
         notes.append(f"harness: an empty call takes {values['overhead_share']:.1%} of the p50")

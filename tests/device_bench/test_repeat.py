@@ -19,7 +19,7 @@ def test_two_runs_side_by_side() -> None:
         ("a with tokenization", True), ("b with tokenization", False),
     ]  # fmt: skip
     assert found[0]["difference"] == pytest.approx(0.04)
-    assert found[1]["notes"] == ["busy machine: half", "rerun: p50 +9.0%"]
+    assert found[1]["notes"] == ["second run: busy machine: half", "second run: rerun: p50 +9.0%"]
 
 
 def test_the_harness_costs_under_a_hundredth_of_a_5_ms_model() -> None:
