@@ -106,12 +106,11 @@ def bench(
     rows = []
     for name, one in opened.items():
         for tokenized in config.tokenization:
-            key = key_of(name, tokenized)
             size = (opened[reference or name].size, one.size)
             values = {
                 **common, **_known(name, one, judged[name], colds[name]), "tokenization": tokenized,
-                **result.timed(key, timings, again, len(loop), config.seed),
-                "ratio_to": result.ratio(reference, key, timings, size, config.seed),
+                **result.timed(key_of(name, tokenized), timings, again, len(loop), config.seed),
+                "ratio_to": result.ratio(reference, name, tokenized, timings, size, config.seed),
                 **_of_row(beside[name], tokenized, config),
             }  # fmt: skip
             notes = [*judged[name]["notes"], values.pop("energy_note"), cooling.told()]

@@ -33,13 +33,13 @@ def sample(texts: Sequence[str]) -> dict[str, int]:
 
 
 def ratio(
-    reference: str | None, key: str, timings: Timings, sizes: tuple[int, int], seed: int
+    reference: str | None, name: str, tokenized: bool, timings: Timings, sizes: tuple[int, int], seed: int
 ) -> dict[str, Any] | None:
-    """`ratio_to` the reference (a pair of its entry and key); sizes: its bytes and this one's."""
+    """The `ratio_to` block of an entry against the reference; sizes: bytes of the reference and of the entry."""
     if reference is None:
         return None
-    theirs = timings.ns[key_of(reference, key.endswith(" with tokenization"))] / 1e6
-    speed, low, high = statistics.ratio_of_medians(theirs, timings.ns[key] / 1e6, seed)
+    theirs, ours = (timings.ns[key_of(one, tokenized)] / 1e6 for one in (reference, name))
+    speed, low, high = statistics.ratio_of_medians(theirs, ours, seed)
     size = sizes[0] / sizes[1] if sizes[1] else None
     return {"entry": reference, "speed": speed, "ci95": [low, high], "size": size}
 

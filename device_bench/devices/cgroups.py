@@ -18,8 +18,11 @@ from runtimes.errors import DeviceError
 WANTED = ("memory", "cpu", "cpuset")
 PREFIX = "edgewise-"
 SWAP = ("memory.swap.max", "memory.memsw.limit_in_bytes")  # not counted on every system
+REFUSED = 125
 # Enters every group (arguments before --), then becomes the command.
-ENTER = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 125; shift; done; shift; exec "$@"'
+ENTER = (
+    f'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit {REFUSED}; shift; done; shift; exec "$@"'
+)
 _numbers = count(1)
 
 

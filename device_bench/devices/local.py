@@ -33,7 +33,11 @@ class LocalChannel:
         before = self._group.out_of_memory()
         done = follow(self._group.inside(command), timeout, progress, self.name)
         if self._group.out_of_memory() > before:
-            raise EngineError(f"{self.name}: killed at {self._cap}; take a smaller variant")
+            raise EngineError(
+                f"{self.name}: killed at {self._cap}; bench one --variant alone, or a smaller one"
+            )
+        if done.code == cgroups.REFUSED and "cgroup.procs" in done.stderr:
+            raise DeviceError(f"{self.name}: no right to enter the control group; run as root (sudo)")
         return done
 
     def put(self, data: Path | bytes, name: str) -> None:

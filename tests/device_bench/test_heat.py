@@ -54,3 +54,20 @@ def test_waits_until_it_is_near_the_start() -> None:
     assert wait([90.0] * 10, limit=5) == 5
     assert wait([90.0, None]) == 1
     assert wait([90.0], start=None) == 0
+
+
+def test_what_was_waited_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heat.machine, "temperature_c", lambda: None)
+    assert heat.Cooling().told() == "cool-down: none, as no temperature is told here"
+    monkeypatch.setattr(heat.machine, "temperature_c", lambda: 48.7)
+    waits = iter([0.0, 12.0, 60.0])
+    monkeypatch.setattr(heat, "cool_down", lambda *_, **__: next(waits))
+    cooling = heat.Cooling()
+    cooling.before("the loop")
+    assert cooling.told() == "cool-down: not needed, to be within 3 °C of 48.7 °C"
+    cooling.before("the rerun")
+    cooling.before("the energy of a")
+    assert cooling.told() == (
+        "cool-down: 12 s before the rerun, 60 s before the energy of a (the limit), "
+        "to be within 3 °C of 48.7 °C"
+    )

@@ -69,6 +69,20 @@ def test_unlimited_and_broken_files_are_passed_over(tmp_path: Path) -> None:
     assert machine.temperature_c(root) is None
 
 
+@pytest.mark.parametrize(
+    ("told", "file"),
+    [
+        ("4:memory:/app/x\n1:cpu,cpuacct:/\n", "memory/app/x/memory.limit_in_bytes"),
+        ("0::/user.slice/y.scope\n", "user.slice/y.scope/memory.max"),
+    ],
+)
+def test_the_cap_of_the_own_control_group_counts(tmp_path: Path, told: str, file: str) -> None:
+    root = write(tmp_path, {"proc/meminfo": "MemTotal: 8255984 kB\n", "proc/self/cgroup": told})
+    assert machine.describe(root)["memory_mb"] == 8062
+    write(tmp_path, {f"sys/fs/cgroup/{file}": f"{256 << 20}\n"})
+    assert machine.describe(root)["memory_mb"] == 256
+
+
 def test_emulation_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QEMU_CPU", raising=False)
     root = write(tmp_path, {"proc/cpuinfo": "vendor_id\t: GenuineIntel\nflags\t: avx2\n"})

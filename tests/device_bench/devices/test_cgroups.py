@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_bench.devices import cgroups
+from device_bench.devices.local import LocalChannel
 from runtimes.errors import DeviceError
 
 
@@ -110,6 +111,16 @@ def test_version_2_that_hands_nothing_down(tmp_path: Path) -> None:
     version_2(tmp_path, given="cpu pids")
     with pytest.raises(DeviceError, match="no control groups with memory, cpu, cpuset here .* run as root"):
         cgroups.make(1, 512, 2, 10, root=tmp_path)
+
+
+def test_a_group_that_may_not_be_entered(tmp_path: Path) -> None:
+    gone = cgroups.Group([tmp_path / "gone"])
+    device = LocalChannel(gone, "a cap")
+    try:
+        with pytest.raises(DeviceError, match="local: no right to enter the control group; run as root"):
+            device.exec(["true"], 10, lambda line: None)
+    finally:
+        device.close()
 
 
 def test_no_right_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

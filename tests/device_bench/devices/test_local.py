@@ -62,7 +62,10 @@ def test_the_memory_cap_is_one_clear_line(small_profile: Profile, small_bundle: 
     before = left_behind()
     with pytest.raises(EngineError) as caught, reach("local", profile="test") as device:
         bench_on(device, open_bundle(small_bundle), None, ["a goal"], None, SHORT)
-    assert str(caught.value) == "local: killed at the 12 MB of profile test; take a smaller variant"
+    assert (
+        str(caught.value)
+        == "local: killed at the 12 MB of profile test; bench one --variant alone, or a smaller one"
+    )
     assert left_behind() == before
 
 
