@@ -35,7 +35,7 @@ def sample(texts: Sequence[str]) -> dict[str, int]:
 def ratio(
     reference: str | None, name: str, tokenized: bool, timings: Timings, sizes: tuple[int, int], seed: int
 ) -> dict[str, Any] | None:
-    """The `ratio_to` block of an entry against the reference; sizes: bytes of the reference and of the entry."""
+    """The `ratio_to` block of an entry; sizes: bytes of the reference and of the entry."""
     if reference is None:
         return None
     theirs, ours = (timings.ns[key_of(one, tokenized)] / 1e6 for one in (reference, name))
