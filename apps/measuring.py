@@ -30,6 +30,8 @@ def measure_bundle(
     """
     bundle = open_bundle(path)
     texts, labels = _sample(bundle, data)
+    if config.sustained and "browser" in on:
+        raise InputError("bench: --sustained runs where Python does, not in a page; leave out --on browser")
     if config.sustained and not variants:
         variants = [choose(bundle) if tuple(on) == (LOCAL,) else bundle.defaults["*"]]
     if profile is not None and tuple(on) != (LOCAL,):
