@@ -1,6 +1,7 @@
 """Control groups, for the tests that need real ones."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,6 @@ def need_control_groups() -> None:
 
 
 def left_behind() -> list[str]:
-    """Groups of this process (tests may run beside each other)."""
-    parents = set(cgroups._parents(cgroups.Path("/")).values())
+    """Groups of ours that stand now, of whichever process."""
+    parents = set(cgroups._parents(Path("/")).values())
     return [str(found) for parent in parents for found in parent.glob(f"{cgroups.PREFIX}*")]
