@@ -24,23 +24,34 @@ def measure_bundle(
     variants: list[str] | None,
     config: BenchConfig,
     on: Sequence[str] = (LOCAL,),
+    profile: str | None = None,
 ) -> list[dict[str, Any]]:
     """One interleaved run a device of the named variants (default: all); here the reference beside them.
 
-    Several devices run at once, each in a thread of its own; all have to succeed.
+    `profile` runs it on this machine under the limits of a weaker one. A sustained run takes the bundle's
+    default variant where none is named. Several devices run at once, each in a thread of its own; all have
+    to succeed.
     """
     bundle = open_bundle(path)
     texts, labels = _sample(bundle, data)
-    if tuple(on) == (LOCAL,):
+    if config.sustained and "browser" in on:
+        raise InputError("bench: --sustained runs where Python does, not in a page; leave out --on browser")
+    if config.sustained and not variants:
+        variants = [choose(bundle) if tuple(on) == (LOCAL,) else bundle.defaults["*"]]
+    if profile is not None and tuple(on) != (LOCAL,):
+        raise InputError("bench: --profile limits this machine; leave out --on")
+    if tuple(on) == (LOCAL,) and profile is None:
         return _here(path, bundle, reference, variants, texts, labels, config)
     if reference is not None:
-        raise InputError("bench: --reference runs PyTorch, which is on this machine only; leave out --on")
+        raise InputError("bench: --reference runs PyTorch here, without limits; leave out --on and --profile")
     from device_bench.devices import reach
     from device_bench.remote import bench_on
 
+    how = {"profile": profile, "threads": config.threads} if profile else {}
+
     def measured(address: str) -> list[dict[str, Any]]:
-        with reach(address) as device:
-            return bench_on(device, bundle, variants, texts, labels, config)
+        with reach(address, **how) as device:
+            return bench_on(device, bundle, variants, texts, labels, config, profile)
 
     return [row for rows in _at_once(measured, on) for row in rows]
 
@@ -98,6 +109,8 @@ def _at_once(work: Callable[[str], Any], on: Sequence[str]) -> list[Any]:
     """Every device to its end, so that each is cleaned up; then the first error, if there was one."""
     if len(set(on)) != len(on):
         raise InputError("a device is named twice")
+    if len(on) == 1:  # in this thread, which Ctrl-C reaches
+        return [work(on[0])]
     with ThreadPoolExecutor(len(on)) as pool:
         return [one.result() for one in [pool.submit(work, address) for address in on]]
 

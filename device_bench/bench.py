@@ -1,8 +1,7 @@
 """The bench on this machine: entries and a sample of texts → bench rows."""
 
-import importlib.metadata
+import math
 import os
-import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from device_bench import cold, machine, measure, quality, statistics
-from device_bench.rows import EXTRA_KEYS, KEYS
+from device_bench import cold, energy, machine, measure, meters, quality, result, sustained
+from device_bench.heat import LIMIT_S, Cooling
+from device_bench.result import HARNESS, key_of
 from runtimes.errors import EdgewiseError, EngineError, InputError
 
-HARNESS = "empty call"
-QUICK_ROUNDS, QUICK_SECONDS, QUICK_COLD_STARTS = 200, 5.0, 2
-BUSY = 0.9
+QUICK_ROUNDS, QUICK_SECONDS, QUICK_COLD_STARTS, QUICK_COOLING = 200, 5.0, 2, 10.0
+RERUN_PART = 4
+
+Calls = dict[str, Callable[[int], object]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class BenchEntry:
 class BenchConfig:
     """How long and how. `seconds` and `rounds` are per entry and tokenization: the first reached ends it.
 
-    `quick` puts 200 rounds, 5 s and 2 cold starts in their place, and every row says so.
+    `quick` puts 200 rounds, 5 s and 2 cold starts in their place, and every row says so. `sustained` are
+    minutes of answers without pause, after all else.
     """
 
     threads: int = 1
@@ -46,6 +47,7 @@ class BenchConfig:
     quick: bool = False
     seed: int = 0
     tokenization: tuple[bool, ...] = (True, False)
+    sustained: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,40 +66,70 @@ def bench(
     labels: Sequence[int] | None,
     config: BenchConfig | None = None,
     metrics: dict[str, dict[str, Any]] | None = None,
+    profile: str | None = None,
 ) -> list[dict[str, Any]]:
     """Measures all entries in one interleaved run on `texts` (batch 1); one row per entry and tokenization.
 
     Accuracy is that of the very variant on (texts, labels), label indices; None leaves it null, unless
     `metrics` holds what was measured before of that very variant, by the entry's name. The entry on
-    engine "torch", if there is one, is the reference of `ratio_to`. Rows follow `device_bench.rows`. An entry
+    engine "torch", if there is one, is the reference of `ratio_to`. `profile` names the limits under which
+    this process runs (`device_bench.devices.profiles`), if it does. Rows follow `device_bench.rows`. An entry
     that cannot be measured raises: InputError, BundleError or EngineError, with its name in front.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     config = effective(config or BenchConfig())
     if machine.emulated():  # times will not be told: one round shows that each variant runs
-        config = replace(config, rounds=1, cold_starts=1)
+        config = replace(config, rounds=1, cold_starts=1, sustained=0.0)
     if not entries:
         raise InputError("bench: nothing to measure; name a bundle or a checkpoint")
     opened = {name: _open(name, entry, config.threads) for name, entry in entries.items()}
     _check_same_labels(opened)
     quality.check_labels(texts, labels, next(iter(opened.values())).model.labels)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    common = {
+        "device": machine.describe(), "emulated": machine.emulated(), "sample": result.sample(texts),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"), "batch": 1, "quick": config.quick,
+        "simulated_profile": profile,
+    }  # fmt: skip
+    cooling = Cooling(QUICK_COOLING if config.quick else LIMIT_S)
     known = metrics or {}
     judged = {name: _judge(name, one, texts, labels, known.get(name)) for name, one in opened.items()}
-    device = machine.describe()
     order = np.random.default_rng(config.seed).permutation(len(texts))
     mixed = [texts[position] for position in order]
-    timings = _time_all(opened, mixed[: config.rounds], config)
+    loop = mixed[: config.rounds]
+    calls = _calls(opened, loop, config)
+    timings, again = _loops(calls, len(loop), config, cooling)
     colds = {name: _cold(name, entry, mixed, config) for name, entry in entries.items()}
+    beside = {
+        name: _beside(name, one, calls, len(loop), config, cooling, profile) for name, one in opened.items()
+    }
     reference = next((name for name, one in opened.items() if one.about["engine"] == "torch"), None)
-    common = {"device": device, "emulated": machine.emulated(), "started": started, "sample": _sample(texts)}
     rows = []
     for name, one in opened.items():
         for tokenized in config.tokenization:
-            timed = _timed(timings, name, tokenized, config)
-            timed["ratio_to"] = _ratio(reference, name, tokenized, opened, timings, config.seed)
-            rows.append(_row(name, one, judged[name], colds[name], timed, common, config))
+            size = (opened[reference or name].size, one.size)
+            values = {
+                **common, **_known(name, one, judged[name], colds[name]), "tokenization": tokenized,
+                **result.timed(key_of(name, tokenized), timings, again, len(loop), config.seed),
+                "ratio_to": result.ratio(reference, name, tokenized, timings, size, config.seed),
+                **_of_row(beside[name], tokenized, config),
+            }  # fmt: skip
+            notes = [*judged[name]["notes"], values.pop("energy_note"), cooling.told()]
+            rows.append(result.row(values, timings.cpu_share, notes, _distorted(one.about)))
     return rows
+
+
+def _loops(
+    calls: Calls, inputs: int, config: BenchConfig, cooling: Cooling
+) -> tuple[measure.Timings, measure.Timings | None]:
+    """The loop and, where times mean something, a second, shorter one in another order to hold it against."""
+    cooling.before("the loop")
+    timings = _time_all(calls, inputs, config, "rounds")
+    if machine.emulated():
+        return timings, None
+    cooling.before("the rerun")
+    rounds, seconds = math.ceil(config.rounds / RERUN_PART), config.seconds / RERUN_PART
+    shorter = replace(config, rounds=rounds, seconds=seconds, seed=config.seed + 1)
+    return timings, _time_all(calls, inputs, shorter, "rounds of the rerun")
 
 
 def effective(config: BenchConfig) -> BenchConfig:
@@ -106,16 +138,15 @@ def effective(config: BenchConfig) -> BenchConfig:
         raise InputError(
             "bench: threads, rounds, seconds, cold_starts and tokenization must not be zero or empty"
         )
+    if not 0 <= config.sustained <= sustained.MAX_MINUTES:
+        raise InputError(f"bench: sustained takes 0 to {sustained.MAX_MINUTES:g} minutes")
     if not config.quick:
         return config
-    return BenchConfig(
-        threads=config.threads,
+    return replace(
+        config,
         rounds=min(config.rounds, QUICK_ROUNDS),
         seconds=min(config.seconds, QUICK_SECONDS),
         cold_starts=min(config.cold_starts, QUICK_COLD_STARTS),
-        quick=True,
-        seed=config.seed,
-        tokenization=config.tokenization,
     )
 
 
@@ -179,22 +210,22 @@ def _judge(
     return {"metric": metric, "parity": parity, "notes": notes}
 
 
-def _key(name: str, tokenized: bool) -> str:
-    return f"{name} {'with' if tokenized else 'without'} tokenization"
-
-
-def _time_all(opened: dict[str, _Opened], texts: Sequence[str], config: BenchConfig) -> measure.Timings:
-    calls: dict[str, Callable[[int], object]] = {}
+def _calls(opened: dict[str, _Opened], texts: Sequence[str], config: BenchConfig) -> Calls:
+    calls: Calls = {}
     for name, one in opened.items():
         with _named(name):
             if True in config.tokenization:
-                calls[_key(name, True)] = _call_with(one.model, texts)
+                calls[key_of(name, True)] = _call_with(one.model, texts)
             if False in config.tokenization:
-                calls[_key(name, False)] = _call_without(one.model, texts)
+                calls[key_of(name, False)] = _call_without(one.model, texts)
+    return calls
+
+
+def _time_all(calls: Calls, inputs: int, config: BenchConfig, what: str) -> measure.Timings:
     total = config.seconds * len(calls)
-    calls[HARNESS] = lambda position: None
-    with _progress("bench: rounds", config.rounds) as step:
-        return measure.interleave(calls, len(texts), config.rounds, total, seed=config.seed, progress=step)
+    everything = {**calls, HARNESS: lambda position: None}
+    with _progress(f"bench: {what}", config.rounds) as step:
+        return measure.interleave(everything, inputs, config.rounds, total, seed=config.seed, progress=step)
 
 
 def _call_with(model: Any, texts: Sequence[str]) -> Callable[[int], object]:
@@ -233,98 +264,70 @@ def _progress(what: str, total: int) -> Iterator[Callable[[], object]]:
         yield bar.update
 
 
-def _sample(texts: Sequence[str]) -> dict[str, int]:
-    lengths = [len(text) for text in texts]
-    return {"n": len(texts), "chars_p50": int(np.median(lengths)), "chars_max": max(lengths)}
-
-
-def _ms(timings: measure.Timings, key: str) -> npt.NDArray[np.float64]:
-    return timings.ns[key] / 1e6
-
-
-def _ratio(
-    reference: str | None,
-    name: str,
-    tokenized: bool,
-    opened: dict[str, _Opened],
-    timings: measure.Timings,
-    seed: int,
-) -> dict[str, Any] | None:
-    if reference is None:
-        return None
-    theirs, ours = _ms(timings, _key(reference, tokenized)), _ms(timings, _key(name, tokenized))
-    speed, low, high = statistics.ratio_of_medians(theirs, ours, seed)
-    size = opened[reference].size / opened[name].size if opened[name].size else None
-    return {"entry": reference, "speed": speed, "ci95": [low, high], "size": size}
-
-
-def _timed(timings: measure.Timings, name: str, tokenized: bool, config: BenchConfig) -> dict[str, Any]:
-    """What the samples of one callable say, with remarks that a reader of the figures needs."""
-    samples = _ms(timings, _key(name, tokenized))
-    notes = []
-    if config.quick:
-        notes.append(f"quick: {len(samples)} rounds; for figures to quote, bench without --quick")
-    if len(samples) < 100:
-        notes.append(f"p99: from {len(samples)} rounds only, so close to the slowest one")
-    if config.threads == 1 and timings.cpu_share < BUSY:
-        notes.append(
-            f"busy machine: this process had the processor for {timings.cpu_share:.0%} of the run, "
-            "so latencies are too high"
-        )
-    return {
-        "tokenization": tokenized,
-        "n": len(samples),
-        "seconds": float(samples.sum() / 1e3),
-        "latency_ms": statistics.summarise(samples, config.seed),
-        "outliers": statistics.outliers(samples),
-        "overhead_ms": float(np.median(_ms(timings, HARNESS))),
-        "notes": notes,
-    }
-
-
-def _row(
+def _beside(
     name: str,
     one: _Opened,
-    judged: dict[str, Any],
-    started: cold.ColdStart,
-    timed: dict[str, Any],
-    common: dict[str, Any],
+    calls: Calls,
+    inputs: int,
     config: BenchConfig,
+    cooling: Cooling,
+    profile: str | None,
 ) -> dict[str, Any]:
-    about = one.about
-    values = {
-        **{key: about[key] for key in ("bundle", "variant", "engine", "engine_version", "threads")},
-        **{key: about[key] for key in ("precision", "providers")},
-        **common,
-        **timed,
-        "simulated_profile": None, "batch": 1,
+    """What is measured of an entry by itself: energy of an answer, and answers for minutes."""
+    call = calls[key_of(name, True in config.tokenization)]
+    found: dict[str, Any] = dict.fromkeys(("energy_mj", "energy_source", "energy", "sustained"))
+    meter, reason = _meter(one, profile)
+    with _named(name):
+        if meter is not None:
+            cooling.before(f"the energy of {name}")
+            with _progress(f"bench: energy of {name}", 1):
+                told = energy.measure(meter, call, inputs)
+            reason = told.reason
+            block = {key: getattr(told, key) for key in ("idle_mw", "run_mw", "n", "seconds")}
+            if not reason:
+                found |= {"energy_mj": told.mj, "energy_source": meter.source, "energy": block}
+        if config.sustained and not _distorted(one.about):
+            cooling.before(f"the sustained run of {name}")
+            with _progress(
+                f"bench: {name} for {config.sustained:g} min", sustained.slices_of(config.sustained)
+            ) as step:
+                found["sustained"] = sustained.sustain(call, inputs, config.sustained, progress=step)
+    return {**found, "energy_note": f"energy: {reason}" if reason else ""}
+
+
+def _meter(one: _Opened, profile: str | None) -> tuple[meters.Meter | None, str]:
+    if profile:
+        return None, "not measured, as what this machine draws says nothing of the simulated one"
+    if _distorted(one.about):
+        return None, "not measured"
+    return meters.find()
+
+
+def _of_row(beside: dict[str, Any], tokenized: bool, config: BenchConfig) -> dict[str, Any]:
+    """Energy and the sustained run are those of whole answers, so they stand in one row of an entry."""
+    if tokenized == (True in config.tokenization):
+        return beside
+    note = beside["energy_note"] or "energy: see the row with tokenization"
+    return {**dict.fromkeys(beside), "energy_note": note}
+
+
+def _known(name: str, one: _Opened, judged: dict[str, Any], started: cold.ColdStart) -> dict[str, Any]:
+    """The keys of a row that both of an entry's rows share."""
+    keys = ("bundle", "variant", "engine", "engine_version", "threads", "precision", "providers")
+    memory = {"load": started.load_mb, "run": started.run_mb}
+    return {
+        **{key: one.about[key] for key in keys},
         "cold_start_ms": started.ms, "peak_rss_mb": started.peak_rss_mb, "size_bytes": one.size,
-        "metric": judged["metric"], "parity": judged["parity"], "energy_mj": None, "energy_source": None,
-        "note": "; ".join([*timed["notes"], *judged["notes"], "energy: no sensor is read on this machine"]),
-        "entry": name, "default": one.default, "quick": config.quick, "tokenizer_bytes": one.tokenizer_size,
-        "versions": _versions(about),
+        "rss_mb": None if None in memory.values() else memory,
+        "metric": judged["metric"], "parity": judged["parity"],
+        "entry": name, "default": one.default, "tokenizer_bytes": one.tokenizer_size,
     }  # fmt: skip
-    distorted = _distorted(about, common["emulated"])
-    if distorted:
-        unknown = dict.fromkeys(("latency_ms", "cold_start_ms", "peak_rss_mb", "outliers", "ratio_to"))
-        values |= unknown | {"note": f"{distorted}: times and memory are not reported; {values['note']}"}
-    return {key: values[key] for key in (*KEYS, *EXTRA_KEYS)}
 
 
-def _distorted(about: dict[str, Any], emulated: bool) -> str | None:
+def _distorted(about: dict[str, Any]) -> str | None:
     """Why the times say nothing about the device, if they do not."""
-    if emulated:
+    if machine.emulated():
         return "emulated"
     if about.get("elsewhere"):
         return f"{about['engine']} ran in another process, behind a pipe (bench in its environment)"
     return None
-
-
-def _versions(about: dict[str, Any]) -> dict[str, str]:
-    found = {"python": platform.python_version(), about["engine"]: str(about["engine_version"])}
-    for package in ("edgewise", "numpy", "tokenizers"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # pushed to a device as plain files
-    return found

@@ -20,11 +20,16 @@ MORE_TEXTS = 32
 
 @dataclass(frozen=True)
 class ColdStart:
-    """Medians over `repeats` fresh processes; the file cache is warm after the first."""
+    """Medians over `repeats` fresh processes; the file cache is warm after the first.
+
+    `load_mb` is the peak until the model was loaded, `run_mb` that while it answered.
+    """
 
     ms: float
     peak_rss_mb: float
     repeats: int
+    load_mb: float | None = None
+    run_mb: float | None = None
 
 
 def cold_start(
@@ -45,7 +50,13 @@ def cold_start(
         ms=median(answer["cold_start_ms"] for answer in answers),
         peak_rss_mb=median(answer["peak_rss_mb"] for answer in answers),
         repeats=repeats,
+        load_mb=_median(answers, "load_mb"),
+        run_mb=_median(answers, "run_mb"),
     )
+
+
+def _median(answers: Sequence[dict[str, Any]], key: str) -> float | None:
+    return median(answer[key] for answer in answers) if all(key in answer for answer in answers) else None
 
 
 def sample(texts: Sequence[str]) -> list[str]:

@@ -28,8 +28,11 @@ def bench_on(
     texts: Sequence[str],
     labels: Sequence[int] | None,
     config: BenchConfig,
+    profile: str | None = None,
 ) -> list[dict[str, Any]]:
     """Measures variants (None: all that the device has an engine for) there; bench rows as ever.
+
+    `profile` names the limits that the device was opened with, if it was.
 
     Raises DeviceError where the device goes away, EngineError where it lacks the engine.
     """
@@ -41,6 +44,7 @@ def bench_on(
         "texts": list(texts),
         "labels": None if labels is None else [int(label) for label in labels],
         "config": asdict(config),
+        "profile": profile,
     }
     rows = device.run(request, say)["rows"]
     default = bundle.defaults.get("*")

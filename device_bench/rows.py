@@ -26,10 +26,15 @@ KEYS: dict[str, tuple[type, ...]] = {
 # for all rows of one interleaved run; outliers: samples over 3 IQR above p75; overhead_ms: median of an empty
 # call in the same loop; ratio_to {entry, speed, ci95, size}: times as fast and as small as that entry in the
 # same run; sample {n, chars_p50, chars_max}: the texts; versions: what ran it.
+# overhead_share: overhead_ms over p50; rerun {p50, difference, n}: a second, shorter loop, and by which part
+# of the first loop's p50 on the same texts it differs; rss_mb {load, run}: peak memory until the model is
+# loaded, and while it answers; energy {idle_mw, run_mw, n, seconds}: both sides of energy_mj; sustained
+# {minutes, slices, drop}: answers without pause, and the last minute's p50 over the first's.
 EXTRA_KEYS: dict[str, tuple[type, ...]] = {
     "entry": _TEXT, "precision": _TEXT, "providers": (list,), "default": (bool,), "quick": (bool,),
     "started": _TEXT, "outliers": (int,), "overhead_ms": _NUMBER, "ratio_to": (dict,),
-    "tokenizer_bytes": (int,), "sample": (dict,), "versions": (dict,),
+    "tokenizer_bytes": (int,), "sample": (dict,), "versions": (dict,), "overhead_share": _NUMBER,
+    "rerun": (dict,), "rss_mb": (dict,), "energy": (dict,), "sustained": (dict,),
 }  # fmt: skip
 _NEVER_NULL = ("variant", "engine", "device", "emulated", "tokenization")
 _PARTS: dict[str, dict[str, tuple[type, ...]]] = {
@@ -42,10 +47,25 @@ _PARTS: dict[str, dict[str, tuple[type, ...]]] = {
     "parity": dict.fromkeys(("max_abs", "cosine", "agreement"), _NUMBER),
     "ratio_to": {"entry": _TEXT, "speed": _NUMBER, "ci95": (list,), "size": _NUMBER},
     "sample": dict.fromkeys(("n", "chars_p50", "chars_max"), (int,)),
+    "rerun": {"p50": _NUMBER, "difference": _NUMBER, "n": (int,)},
+    "rss_mb": dict.fromkeys(("load", "run"), _NUMBER),
+    "energy": {"idle_mw": _NUMBER, "run_mw": _NUMBER, "n": (int,), "seconds": _NUMBER},
+    "sustained": {"minutes": _NUMBER, "slices": (list,), "drop": _NUMBER},
 }  # fmt: skip
+# Lists of objects: what each of them has.
+_LISTS: dict[tuple[str, str], dict[str, tuple[type, ...]]] = {
+    ("sustained", "slices"): {
+        "t_s": _NUMBER, "n": (int,), "p50": _NUMBER, "temperature_c": _NUMBER, "mhz": _NUMBER,
+        "throttled": (bool,),
+    },
+    ("device", "core_types"): {"part": _TEXT, "cores": (int,), "max_mhz": _NUMBER},
+}  # fmt: skip
+# Not on every device's rows.
+_MORE: dict[str, dict[str, tuple[type, ...]]] = {"device": {"throttled": _TEXT, "core_types": (list,)}}
 # Parts of which single values may be null, where the system or the reference does not tell.
 _MAY_BE_NULL = {"device": set(_PARTS["device"]) - {"name"}, "ratio_to": {"size"}}
-_LOWEST = {"device.": -273.15, "parity.": -1.0}
+_LOWEST = {"device.": -273.15, "parity.": -1.0, "rerun.": -1.0, "sustained.slices.": -273.15}
+MAX_LIST = 10_000
 
 
 def save_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -129,7 +149,10 @@ def _check_part(value: dict[str, Any], keys: dict[str, tuple[type, ...]], where:
     for key in keys:
         if key not in value or (value[key] is None and key not in _MAY_BE_NULL.get(part, ())):
             raise InputError(f"{where}: '{part}.{key}' is missing; measure again or repair the row")
-    _check_values(value, keys, where, f"{part}.")
+    _check_values(value, keys | _MORE.get(part, {}), where, f"{part}.")
+    for (whole, key), kinds in _LISTS.items():
+        if whole == part and value.get(key) is not None:
+            _check_list(value[key], kinds, where, f"{part}.{key}.")
     if "ci95" in keys:
         pair = value["ci95"]
         numbers = all(isinstance(end, _NUMBER) and not isinstance(end, bool) for end in pair)
@@ -139,3 +162,12 @@ def _check_part(value: dict[str, Any], keys: dict[str, tuple[type, ...]], where:
         raise InputError(f"{where}: latency_ms must have 0 < p50 <= p90 <= p99")
     if part == "metric" and value["n"] < 1:
         raise InputError(f"{where}: 'metric.n' must be at least 1")
+
+
+def _check_list(values: list[Any], kinds: dict[str, tuple[type, ...]], where: str, part: str) -> None:
+    if len(values) > MAX_LIST:
+        raise InputError(f"{where}: '{part[:-1]}' has {len(values)} entries; {MAX_LIST} at most")
+    for value in values:
+        if not isinstance(value, dict) or set(value) != set(kinds):
+            raise InputError(f"{where}: each of '{part[:-1]}' has {', '.join(kinds)} and no more")
+        _check_values(value, kinds, where, part)

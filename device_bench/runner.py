@@ -32,7 +32,7 @@ NEEDED = ("numpy", "tokenizers")
 def describe(request: dict[str, Any]) -> dict[str, Any]:
     """What the device is, and which packages that run bundles it has. Nothing of them is imported."""
     return {
-        "device": {**machine.describe(), "throttled": machine.throttled()},
+        "device": machine.describe(),
         "emulated": machine.emulated(),
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -70,7 +70,10 @@ def bench(request: dict[str, Any]) -> dict[str, Any]:
     path = Path(request["bundle"])
     entries = {name: BenchEntry(path, variant=name) for name in request["variants"]}
     config = {**request["config"], "tokenization": tuple(request["config"]["tokenization"])}
-    return {"rows": measure(entries, request["texts"], request["labels"], BenchConfig(**config))}
+    rows = measure(
+        entries, request["texts"], request["labels"], BenchConfig(**config), profile=request.get("profile")
+    )
+    return {"rows": rows}
 
 
 def answers(request: dict[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,12 @@ def ratio_of_medians(
     return ratio(np.arange(len(samples))), low, high
 
 
+def median(samples: Samples) -> float:
+    """The median of samples (n,). Raises InputError where there is none."""
+    _check(samples)
+    return float(np.median(samples))
+
+
 def outliers(samples: Samples) -> int:
     """How many samples lie more than 3 interquartile ranges above the third quartile (Tukey's far out)."""
     _check(samples)

@@ -19,6 +19,18 @@ def bench(
     ] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Only this variant; repeat for more.")] = None,
     on: On = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Run here under the limits of a weak machine: pi-zero, pi4 or phone-low."),
+    ] = None,
+    sustained: Annotated[
+        float,
+        typer.Option(
+            help="Then run the named variant (default: the bundle's) for so many minutes without pause.",
+            min=0,
+            max=1440,
+        ),
+    ] = 0,
     threads: Threads = 1,
     quick: Annotated[bool, typer.Option("--quick", help="A few seconds; rows are labelled so.")] = False,
     out: Annotated[Path, typer.Option(help="Where the rows go, one JSON object a line.")] = Path(
@@ -41,8 +53,8 @@ def bench(
     from device_bench.bench import BenchConfig
     from device_bench.rows import save_rows
 
-    config = BenchConfig(threads=threads, quick=quick)
-    rows = measure_bundle(bundle, reference, data, variant, config, on or ["local"])
+    config = BenchConfig(threads=threads, quick=quick, sustained=sustained)
+    rows = measure_bundle(bundle, reference, data, variant, config, on or ["local"], profile)
     save_rows(rows, out)
     if add:
         keep(bundle, rows)
@@ -50,4 +62,7 @@ def bench(
         emit(rows)
     else:
         print(table(rows))
+        for row in rows:
+            if row["tokenization"]:
+                print(f"\n{row['entry']}: {row['note']}")
         print(f"\n{out}")

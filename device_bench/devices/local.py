@@ -1,4 +1,7 @@
-"""This machine as a device: the runner in a process of its own, in a work folder of its own."""
+"""This machine as a device: the runner in a process of its own, in a work folder of its own.
+
+With a profile, in a control group too, which makes it a weaker machine.
+"""
 
 import shutil
 import subprocess
@@ -8,9 +11,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from device_bench.devices import Progress
+from device_bench.devices import Progress, cgroups, profiles
 from device_bench.devices.host import Done, HostDevice
-from runtimes.errors import DeviceError
+from runtimes.errors import DeviceError, EngineError
 
 
 class LocalChannel:
@@ -19,11 +22,23 @@ class LocalChannel:
     name = "local"
     python: Sequence[str] = (sys.executable,)
 
-    def __init__(self) -> None:
+    def __init__(self, group: cgroups.Group | None = None, cap: str = "") -> None:
+        """`group`: where commands run; `cap`: what its memory cap is called when it kills one."""
+        self._group, self._cap = group, cap
         self.work = tempfile.mkdtemp(prefix="edgewise-bench-")
 
     def exec(self, command: Sequence[str], timeout: float, progress: Progress) -> Done:
-        return follow(list(command), timeout, progress, self.name)
+        if self._group is None:
+            return follow(list(command), timeout, progress, self.name)
+        before = self._group.out_of_memory()
+        done = follow(self._group.inside(command), timeout, progress, self.name)
+        if self._group.out_of_memory() > before:
+            raise EngineError(
+                f"{self.name}: killed at {self._cap}; bench one --variant alone, or a smaller one"
+            )
+        if done.code == cgroups.REFUSED and "cgroup.procs" in done.stderr:
+            raise DeviceError(f"{self.name}: no right to enter the control group; run as root (sudo)")
+        return done
 
     def put(self, data: Path | bytes, name: str) -> None:
         target = Path(self.work, name)
@@ -43,6 +58,8 @@ class LocalChannel:
             raise DeviceError(f"{self.name}: {name}: {error.strerror}") from None
 
     def close(self) -> None:
+        if self._group is not None:
+            self._group.close()
         shutil.rmtree(self.work, ignore_errors=True)
 
 
@@ -84,5 +101,18 @@ def follow(command: list[str], timeout: float, progress: Progress, name: str) ->
     return Done(code, out, "\n".join(last))
 
 
-def open(address: str) -> HostDevice:
-    return HostDevice(LocalChannel())
+def open(address: str, profile: str | None = None, threads: int = 1) -> HostDevice:
+    """This machine; with a profile (`profiles.PROFILES`), under its limits for so many threads.
+
+    Raises InputError for an unknown profile, DeviceError where no control group can be made.
+    """
+    if profile is None:
+        return HostDevice(LocalChannel())
+    limits = profiles.profile(profile)
+    quota = limits.quota_ms(threads)
+    group = cgroups.make(limits.cores, limits.memory_mb, quota, profiles.PERIOD_MS)
+    try:
+        return HostDevice(LocalChannel(group, f"the {limits.memory_mb} MB of profile {profile}"))
+    except BaseException:
+        group.close()
+        raise

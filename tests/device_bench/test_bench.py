@@ -1,4 +1,5 @@
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from bench_fakes import FakeModel
 
 from device_bench import bench as module
-from device_bench import cold, machine, quality
+from device_bench import cold, machine, meters, quality
 from device_bench.bench import BenchConfig, BenchEntry, bench
 from device_bench.rows import EXTRA_KEYS, KEYS, check_row
 from runtimes.errors import BundleError, EngineError, InputError
@@ -31,7 +32,9 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return module._Opened(model, model.describe(), size, 10, None if torch else True, golden)
 
     monkeypatch.setattr(module, "_open", open_fake)
-    monkeypatch.setattr(cold, "cold_start", lambda *_, **__: cold.ColdStart(12.0, 34.0, 1))
+    monkeypatch.setattr(cold, "cold_start", lambda *_, **__: cold.ColdStart(12.0, 34.0, 1, 30.0, 34.0))
+    nothing = (None, "no meter on this machine")
+    monkeypatch.setattr(meters, "find", lambda *_, **__: nothing)
     return models
 
 
@@ -52,8 +55,12 @@ def test_rows_follow_the_schema(fakes: dict[str, Any]) -> None:
         assert (row["cold_start_ms"], row["peak_rss_mb"]) == (12.0, 34.0)
         assert row["sample"] == {"n": 4, "chars_p50": 2, "chars_max": 3}
         assert row["ratio_to"]["entry"] == "teacher"
-        assert row["energy_mj"] is None
-        assert "energy" in row["note"]
+        assert row["rss_mb"] == {"load": 30.0, "run": 34.0}
+        assert row["rerun"]["n"] == 2
+        assert 0 < row["overhead_share"] == row["overhead_ms"] / row["latency_ms"]["p50"]
+        assert row["energy_mj"] is row["energy"] is row["sustained"] is row["simulated_profile"] is None
+        assert "energy: no meter on this machine" in row["note"]
+        assert "cool-down: " in row["note"]
     assert len({row["started"] for row in rows}) == 1
     assert rows[0]["ratio_to"]["size"] == 8.0
     assert rows[2]["ratio_to"]["speed"] == 1.0
@@ -77,11 +84,66 @@ def test_quick_is_shorter_and_says_so(fakes: dict[str, Any]) -> None:
     assert bench(entries("edge"), TEXTS, None, SHORT)[0]["quick"] is False
 
 
+def test_energy_and_a_sustained_run_stand_in_the_row_of_whole_answers(
+    fakes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, worked = time.monotonic(), [0]
+    meter = meters.Meter(
+        "board", lambda: time.monotonic() - start + worked[0] * 1e-3, counts=True, seconds=1.1
+    )
+    monkeypatch.setattr(meters, "find", lambda *_, **__: (meter, ""))
+
+    class Working(FakeModel):
+        def __call__(self, text: str) -> str:
+            time.sleep(0.001)
+            worked[0] += 1
+            return "sports"
+
+    fakes["edge"] = Working()
+    both = bench(entries("edge"), TEXTS, None, replace(SHORT, sustained=0.002))
+    assert both[0]["energy_source"] == "board"
+    assert both[0]["energy_mj"] == pytest.approx(1.0, rel=0.05)
+    assert both[0]["energy"]["run_mw"] > both[0]["energy"]["idle_mw"]
+    assert both[0]["sustained"]["minutes"] == 0.002
+    assert "sustained: 0.002 min" in both[0]["note"]
+    assert both[1]["energy_mj"] is both[1]["sustained"] is None
+    assert "energy: see the row with tokenization" in both[1]["note"]
+    (alone,) = bench(entries("edge"), TEXTS, None, replace(SHORT, sustained=0.002, tokenization=(False,)))
+    assert alone["sustained"]["minutes"] == 0.002
+    for row in (*both, alone):
+        check_row(row, "row")
+
+
+def test_a_simulated_machine_has_no_energy(fakes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meters, "find", lambda *_, **__: pytest.fail("asked for a meter"))
+    row = bench(entries("edge"), TEXTS, None, SHORT, profile="pi4")[0]
+    assert (row["simulated_profile"], row["energy_mj"]) == ("pi4", None)
+    assert "what this machine draws says nothing of the simulated one" in row["note"]
+
+
+def test_an_unsteady_machine_is_told_in_the_row(
+    fakes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, loops = module.measure.interleave, []
+
+    def slower(*args: Any, **more: Any) -> Any:
+        timings = told(*args, **more)
+        loops.append(timings)
+        scale = len(loops) * 10**9  # 1 s in the first loop, 2 s in the second
+        return replace(timings, ns={name: np.full_like(ns, scale) for name, ns in timings.ns.items()})
+
+    monkeypatch.setattr(module.measure, "interleave", slower)
+    row = bench(entries("edge"), TEXTS, None, SHORT)[0]
+    assert row["rerun"] == {"p50": 2000.0, "difference": 1.0, "n": 2}
+    assert "rerun: p50 +100.0% in a second loop on the same texts" in row["note"]
+
+
 def test_emulated_times_are_not_reported(fakes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "emulated", lambda: True)
-    row = bench(entries("edge"), TEXTS, None, SHORT)[0]
+    row = bench(entries("edge"), TEXTS, None, replace(SHORT, sustained=1.0))[0]
     assert row["emulated"] is True
-    assert row["latency_ms"] is row["cold_start_ms"] is row["ratio_to"] is None
+    assert row["latency_ms"] is row["cold_start_ms"] is row["ratio_to"] is row["overhead_ms"] is None
+    assert row["rerun"] is row["rss_mb"] is row["sustained"] is row["energy_mj"] is None
     assert row["parity"]
     assert row["note"].startswith("emulated: times and memory are not reported")
     check_row(row, "row")
@@ -107,6 +169,8 @@ def test_times_through_a_pipe_are_not_reported(
         (("edge",), TEXTS, [0, 1, 2, 0], SHORT, r"label 2 is not in 0\.\.1"),
         (("edge",), TEXTS, None, replace(SHORT, rounds=0), "must not be zero"),
         (("edge",), TEXTS, None, replace(SHORT, tokenization=()), "must not be zero or empty"),
+        (("edge",), TEXTS, None, replace(SHORT, sustained=-1), "sustained takes 0 to 1440 minutes"),
+        (("edge",), TEXTS, None, replace(SHORT, sustained=float("nan")), "sustained takes 0 to 1440"),
     ],
 )
 def test_bad_input(

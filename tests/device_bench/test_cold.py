@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from device_bench import child, cold
 from runtimes.errors import BundleError, EngineError
 
+ROOT = Path(__file__).parents[2]
 READ = "import sys, json, os; request = json.load(sys.stdin); "
 
 
@@ -24,6 +26,28 @@ def test_median_of_fresh_processes(tmp_path: Path) -> None:
         "print(json.dumps({'cold_start_ms': [0, 5, 900, 6][n], 'peak_rss_mb': n}))"
     )
     assert start(code, repeats=3) == cold.ColdStart(ms=6, peak_rss_mb=2, repeats=3)
+
+
+def test_memory_of_loading_and_of_answering_are_medians_too() -> None:
+    told = "{'cold_start_ms': 1, 'peak_rss_mb': 9, 'load_mb': 9, 'run_mb': 7}"
+    got = start(READ + f"print(json.dumps({told}))")
+    assert (got.load_mb, got.run_mb) == (9, 7)
+
+
+def test_the_peak_of_loading_is_not_that_of_answering() -> None:
+    code = (
+        "import json, edgewise; from device_bench import child\n"
+        "def load(*_, **__):\n"
+        "    held = bytearray(b'x') * (80 << 20)\n"
+        "    return len\n"
+        "edgewise.load = load\n"
+        "about = dict(path='', engine=None, variant=None, threads=1, texts=['a'])\n"
+        "print(json.dumps(child.measure(about)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
+    got = json.loads(done.stdout)
+    assert got["load_mb"] > got["run_mb"] + 60
+    assert got["peak_rss_mb"] == got["load_mb"]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +89,8 @@ def test_peak_memory_is_that_of_this_program_not_of_its_parent(tmp_path: Path) -
     status.write_text("Name:\tpython\nVmPeak:\t 900 kB\nVmHWM:\t  20480 kB\n")
     assert child.peak_rss_mb(status) == 20.0
     assert child.peak_rss_mb(tmp_path / "none") > 1
+    status.write_text("VmHWM:\t  20480 kB\nVmRSS:\t  10240 kB\n")
+    assert child.rss_mb(status) == 10.0
 
 
 def test_a_real_bundle_in_a_real_child(small_bundle: Path) -> None:
@@ -72,6 +98,8 @@ def test_a_real_bundle_in_a_real_child(small_bundle: Path) -> None:
     got = cold.cold_start("small", request, 1)
     assert got.ms > 1
     assert 10 < got.peak_rss_mb < 2000
+    assert got.load_mb and got.run_mb
+    assert got.peak_rss_mb >= max(got.load_mb, got.run_mb)
 
 
 def test_a_damaged_bundle_in_a_real_child(tmp_path: Path) -> None:

@@ -44,6 +44,31 @@ def latency(**more: Any) -> dict[str, Any]:
     return {"p50": 1.0, "p90": 2.0, "p99": 3.0, "mean": 1.2, "ci95": [0.9, 1.1], **more}
 
 
+def sustained(times: int = 1, **more: Any) -> dict[str, Any]:
+    one = {"t_s": 10.0, "n": 9, "p50": 1.0, "temperature_c": None, "mhz": 1500, "throttled": None, **more}
+    return {"minutes": 1, "slices": [one] * times, "drop": 1.1}
+
+
+def device(**more: Any) -> dict[str, Any]:
+    from bench_fakes import row
+
+    return {**row()["device"], **more}
+
+
+def test_new_blocks_and_rows_without_them(make_row: Make) -> None:
+    cores = [{"part": "Cortex-A55", "cores": 4, "max_mhz": 1803}, {"part": None, "cores": 4, "max_mhz": None}]
+    check_row(make_row(), "old")
+    check_row(
+        make_row(
+            device=device(core_types=cores, throttled="none"),
+            sustained=sustained(times=3, temperature_c=-5.5),
+            rerun={"p50": 1.0, "difference": -0.04, "n": 256}, rss_mb={"load": 90.0, "run": 96.0},
+            energy={"idle_mw": 2400.0, "run_mw": 4100.0, "n": 90, "seconds": 5.0}, overhead_share=1e-4,
+        ),
+        "new",
+    )  # fmt: skip
+
+
 BAD = [
     ({"variant": None}, "'variant' is null"),
     ({"tokenization": 1}, "'tokenization' is int, not bool"),
@@ -63,6 +88,17 @@ BAD = [
     ({"device": {}}, r"'device\.name' is missing"),
     ({"sample": {"n": "3", "chars_p50": 1, "chars_max": 1}}, r"'sample\.n' is str, not int"),
     ({"ratio_to": {"entry": "torch"}}, r"'ratio_to\.speed' is missing"),
+    ({"rerun": {"p50": 1.0, "difference": -1.5, "n": 3}}, r"'rerun\.difference' is -1\.5, which cannot be"),
+    ({"rss_mb": {"load": 9.0, "run": None}}, r"'rss_mb\.run' is missing"),
+    ({"energy": {"idle_mw": 900, "run_mw": "2", "n": 1, "seconds": 5}}, r"'energy\.run_mw' is str"),
+    ({"sustained": {"minutes": 1, "drop": 1.0}}, r"'sustained\.slices' is missing"),
+    ({"sustained": sustained(temperature_c="<b>")}, r"'sustained\.slices\.temperature_c' is str"),
+    ({"sustained": sustained(throttled=1)}, r"'sustained\.slices\.throttled' is int, not bool"),
+    ({"sustained": sustained(more=1)}, r"each of 'sustained\.slices' has t_s, n, p50"),
+    ({"sustained": sustained(times=10_001)}, r"'sustained\.slices' has 10001 entries; 10000 at most"),
+    ({"device": device(throttled=3)}, r"'device\.throttled' is int, not str"),
+    ({"device": device(core_types=[{"part": "A76"}])}, r"each of 'device\.core_types' has part, cores"),
+    ({"device": device(core_types=["A76"])}, r"each of 'device\.core_types' has part, cores"),
 ]
 
 
