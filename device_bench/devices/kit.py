@@ -4,7 +4,6 @@ Loader, C libraries, Python 3.11, numpy, tokenizers, ONNX Runtime and LiteRT. `.
 once, of Debian's packages and of wheels, and kept in the cache (EDGEWISE_CACHE) as one archive.
 """
 
-import compileall
 import gzip
 import hashlib
 import json
@@ -16,10 +15,9 @@ import sys
 import tarfile
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from py_compile import PycInvalidationMode
 
 from device_bench.devices import Progress
 from runtimes.errors import EngineError, InputError
@@ -27,6 +25,7 @@ from runtimes.errors import EngineError, InputError
 SUITE = "bookworm"
 PACKAGES = ("python3.11-minimal", "libpython3.11-stdlib", "libstdc++6")
 WHEELS = ("ai-edge-litert==2.3.0", "numpy==2.4.6", "onnxruntime==1.32.0", "tokenizers==0.22.2")
+SITE = "lib/python3/dist-packages"  # where Debian's Python looks below its home
 PLATFORMS = tuple(f"manylinux{tag}_aarch64" for tag in ("_2_34", "_2_28", "_2_27", "_2_17", "2014"))
 LIBRARIES = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1",
              "ld-linux-aarch64.so.1", "libgcc_s.so.1", "libstdc++.so.6", "libz.so.1", "libexpat.so.1",
@@ -66,7 +65,7 @@ def kit(progress: Progress) -> Kit:
 
     Raises InputError where the tool for Debian's packages is missing, EngineError where a download fails.
     """
-    wanted = json.dumps([SUITE, PACKAGES, WHEELS, LIBRARIES, LEFT_OUT, NOT_NEEDED, START])
+    wanted = json.dumps([SUITE, SITE, PACKAGES, WHEELS, LIBRARIES, LEFT_OUT, NOT_NEEDED, START, bool(_compiler())])
     folder = _cache() / "kit" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
     with _building:
         if not (folder / "kit.json").is_file():
@@ -86,8 +85,6 @@ def _build(folder: Path, progress: Progress) -> None:
             "the kit for Android is made of Debian packages and mmdebstrap is missing; "
             "apt-get install mmdebstrap debian-archive-keyring"
         )
-    if sys.version_info[:2] != (3, 11):
-        raise InputError("the kit's modules are compiled ahead for Python 3.11; run edgewise with Python 3.11")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as name:
         made, root, tree = Path(name, "made"), Path(name, "root"), Path(name, "tree")
@@ -95,7 +92,7 @@ def _build(folder: Path, progress: Progress) -> None:
         progress("kit: Debian's packages for arm64")
         _extract(root)
         progress("kit: wheels for arm64")
-        fetch(WHEELS, PLATFORMS, tree / "lib/python3.11/site-packages")
+        fetch(WHEELS, PLATFORMS, tree / SITE)
         _arrange(root, tree)
         digest = _pack(tree, made / "kit.tar.gz")
         unpacked = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
@@ -133,7 +130,7 @@ def _must(command: Sequence[str], what: str) -> None:
 
 
 def _arrange(root: Path, tree: Path) -> None:
-    """Debian's files and the wheels as one tree: python, bin/, lib/, lib/python3.11/."""
+    """Debian's files and the wheels as one tree: python, bin/, lib/."""
     library = tree / "lib/python3.11"
     shutil.copytree(root / "usr/lib/python3.11", library, dirs_exist_ok=True, symlinks=False,
                     ignore_dangling_symlinks=True)  # fmt: skip
@@ -143,8 +140,8 @@ def _arrange(root: Path, tree: Path) -> None:
         shutil.copyfile(_found(root, name), tree / "lib" / name)
     (tree / "python").write_text(START)
     _drop(library, (*NOT_NEEDED, "test", "__pycache__", "**/__pycache__"))
-    _drop(library / "site-packages", LEFT_OUT)
-    _compile(library)
+    _drop(tree / SITE, LEFT_OUT)
+    _compile(tree / "lib")
     for path in (tree / "python", tree / "bin/python3.11", tree / "lib/ld-linux-aarch64.so.1"):
         path.chmod(0o755)
 
@@ -165,10 +162,22 @@ def _drop(folder: Path, patterns: Sequence[str]) -> None:
                 path.unlink()
 
 
+def _compiler() -> str | None:
+    """A Python of the kit's version on this machine: byte code is of one version."""
+    return sys.executable if sys.version_info[:2] == (3, 11) else shutil.which("python3.11")
+
+
 def _compile(library: Path) -> None:
-    """Modules as byte code in the place of their source: half the files, and no compiling on the device."""
-    compileall.compile_dir(library, quiet=2, legacy=True, stripdir=str(library),
-                           invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)  # fmt: skip
+    """Modules as byte code in the place of their source: half the files, and no compiling on the device.
+
+    Without a Python 3.11 here they stay source, and cold starts there include compiling them.
+    """
+    python = _compiler()
+    if python is None:
+        return
+    command = [python, "-m", "compileall", "-q", "-b", "-s", str(library),
+               "--invalidation-mode=unchecked-hash", str(library)]  # fmt: skip
+    subprocess.run(command, capture_output=True, check=False)  # what is no Python 3 stays as it is
     for path in library.rglob("*.py"):
         if path.with_suffix(".pyc").is_file():
             path.unlink()
@@ -176,15 +185,14 @@ def _compile(library: Path) -> None:
 
 def _pack(tree: Path, archive: Path) -> str:
     """The tree as .tar.gz, the same bytes for the same files; its sha256."""
-    with archive.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
-        with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for path in _members(tree):
-                tar.add(path, str(path.relative_to(tree)), recursive=False, filter=_plain)
+    with (
+        archive.open("wb") as raw,
+        gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for path in sorted(tree.rglob("*")):
+            tar.add(path, str(path.relative_to(tree)), recursive=False, filter=_plain)
     return hashlib.sha256(archive.read_bytes()).hexdigest()
-
-
-def _members(tree: Path) -> Iterator[Path]:
-    yield from sorted(path for path in tree.rglob("*") if path.is_file() or path.is_dir())
 
 
 def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:

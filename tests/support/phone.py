@@ -5,6 +5,7 @@ is registered or listens outside, no root is needed, and all of it ends with the
 What is a stub there: getprop (real answers of a real phone's shape), dumpsys, am.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -20,7 +21,8 @@ PHONES = 2
 CPUINFO = (
     "processor\t: 0\nBogoMIPS\t: 38.40\n"
     "Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm asimddp\n"
-    "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: 0xd0b\nCPU revision\t: 1\n\n"
+    "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: 0xd0b\n"
+    "CPU revision\t: 1\n\n"
 )
 PROPS = {
     "ro.product.manufacturer": "Stand-in", "ro.product.model": "Phone", "ro.product.cpu.abi": "arm64-v8a",
@@ -30,14 +32,24 @@ PROPS = {
 STUBS = {
     "getprop": "while IFS='=' read -r key value; do echo \"[$key]: [$value]\"; done < /system/build.prop",
     "dumpsys": "cat /system/etc/dumpsys-$1.txt",
-    "am": "echo \"$@\" > /data/local/am-was-called; echo 'Starting: Intent { act=android.intent.action.VIEW }'",
+    "am": "echo \"$@\" > /data/local/am-was-called; echo 'Starting: Intent { }'",
 }
 THERMAL = "IsStatusOverride: false\nThermal Status: 1\nCurrent temperatures from HAL:\n" + (
     "\tTemperature{mValue=41.5, mType=0, mName=cpu0, mStatus=0}\n"
     "\tTemperature{mValue=33.0, mType=3, mName=skin, mStatus=1}\nCurrent cooling devices from HAL:\n"
 )
-BATTERY = "Current Battery Service state:\n  AC powered: false\n  USB powered: true\n  level: 83\n  scale: 100\n"
-BATTERY += "  temperature: 287\n"
+BATTERY = (
+    "Current Battery Service state:\n  USB powered: true\n  level: 83\n  scale: 100\n  temperature: 287\n"
+)
+FILES = {
+    "etc/passwd": "shell:x:0:0::/data/local/tmp:/system/bin/sh\n",
+    "system/etc/cpuinfo": CPUINFO,
+    "system/etc/dumpsys-thermalservice.txt": THERMAL,
+    "system/etc/dumpsys-battery.txt": BATTERY,
+    "sys/devices/system/cpu/possible": "0\n",
+    "sys/devices/system/cpu/present": "0\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "schedutil\n",
+}
 # The first process inside. It ends, and all with it, when its standard input does.
 INIT = r"""
 set -e
@@ -45,8 +57,9 @@ mount -t tmpfs -o mode=755 none "$W"
 mount -t tmpfs none /run
 mount -t proc proc /proc
 mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
-printf '%s' ':arm64:M::\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:'"$QEMU:F" \
-    > /proc/sys/fs/binfmt_misc/register
+magic='\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
+mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
+printf '%s' ":arm64:M::$magic:$mask:$QEMU:F" > /proc/sys/fs/binfmt_misc/register
 ip link set lo up
 mkdir "$W/home"
 for i in $(seq "$PHONES"); do
@@ -60,7 +73,8 @@ for i in $(seq "$PHONES"); do
     ip link add "usb$i" type veth peer name eth0 netns "phone$i"
     ip addr add "10.0.$i.1/24" dev "usb$i"
     ip link set "usb$i" up
-    nsenter --net="/run/netns/phone$i" sh -c "ip addr add 10.0.$i.2/24 dev eth0; ip link set eth0 up; ip link set lo up"
+    nsenter --net="/run/netns/phone$i" sh -c \
+        "ip addr add 10.0.$i.2/24 dev eth0; ip link set eth0 up; ip link set lo up"
 done
 HOME="$W/home" adb nodaemon server > "$W/server.log" 2>&1 &
 echo up
@@ -89,9 +103,9 @@ class Phones:
         self.serials = [f"10.0.{number + 1}.2:5555" for number in range(PHONES)]
         (folder / "inside").mkdir(parents=True)
         where = {"W": str(folder / "inside"), "SYSTEM": str(system()), "QEMU": QEMU, "PHONES": str(PHONES)}
-        outer = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child"]
+        apart = ["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child"]
         self._outer = subprocess.Popen(
-            [*outer, "sh", "-c", INIT], env={**os.environ, **where}, stdin=subprocess.PIPE,
+            ["unshare", *apart, "sh", "-c", INIT], env={**os.environ, **where}, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._outer.stdout is not None and self._outer.stderr is not None
@@ -116,7 +130,8 @@ class Phones:
     def inside(self, *command: str) -> str:
         """A command in the namespaces, as their root."""
         enter = ["nsenter", "--preserve-credentials", "--user", "--net", "--mount", "--pid", "--target"]
-        done = subprocess.run([*enter, str(self._init), *command], capture_output=True, text=True, check=False)
+        enter += [str(self._init), *command]
+        done = subprocess.run(enter, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (command, done.stderr)
         return done.stdout
 
@@ -158,7 +173,7 @@ class Phones:
 
 def system() -> Path:
     """The root folder that all phones share, read-only under each: kept in the cache."""
-    made = CACHE / "phone-stand-in-1"
+    made = CACHE / f"phone-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]}"
     if made.is_dir():
         return made
     for tool in ("mmdebstrap", "adb", "unshare", "nsenter", "ip"):
@@ -176,7 +191,7 @@ def system() -> Path:
 
 
 def _as_android(root: Path) -> None:
-    for folder in ("proc", "data/local/tmp", "system/bin", "system/etc"):
+    for folder in ("proc", "data/local/tmp", "system/bin"):
         (root / folder).mkdir(parents=True)
     (root / "lib").symlink_to("usr/lib")
     (root / "bin").symlink_to("system/bin")
@@ -188,10 +203,9 @@ def _as_android(root: Path) -> None:
         (root / "system/bin" / name).write_text(f"#!/system/bin/sh\n{body}\n")
         (root / "system/bin" / name).chmod(0o755)
     (root / "system/build.prop").write_text("".join(f"{key}={value}\n" for key, value in PROPS.items()))
-    (root / "system/etc/cpuinfo").write_text(CPUINFO)
-    (root / "system/etc/dumpsys-thermalservice.txt").write_text(THERMAL)
-    (root / "system/etc/dumpsys-battery.txt").write_text(BATTERY)
-    (root / "etc/passwd").write_text("shell:x:0:0::/data/local/tmp:/system/bin/sh\n")
+    for name, text in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
     _deafen(root / "usr/lib/android-sdk/platform-tools/adbd")
 
 
