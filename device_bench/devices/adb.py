@@ -46,6 +46,12 @@ for folder in *; do
 done
 rmdir {sessions} 2> /dev/null
 """
+# Renamed into place when it is whole. Another session may have kept the same one in the meantime.
+UNPACK = """
+umask 077
+cd {work} && mkdir unpacked && tar xzf kit.tar.gz -C unpacked && rm kit.tar.gz || exit 1
+mkdir -p {folder} && rmdir {folder} && mv unpacked {folder} || test -x {folder}/python
+"""
 STATES = {
     "unauthorized": "it does not trust this computer yet; unlock it and allow USB debugging",
     "offline": "it is offline; unlock it, or plug it in again (over Wi-Fi: adb disconnect, adb connect)",
@@ -168,9 +174,10 @@ class AdbChannel:
             raise self._failed(f"{name} was not written", said)
         with source.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        moved = self.shell(f"sha256sum < {part} && mv -f {part} {target}", LONG)
-        if moved.code or moved.stdout.split()[:1] != [digest.encode()]:
-            raise self._failed(f"{name} arrived altered", moved.stderr)
+        proved = f'sum=$(sha256sum < {part}) && test "${{sum%% *}}" = {digest} && mv -f {part} {target}'
+        moved = self.shell(proved, LONG)
+        if moved.code:
+            raise self._failed(f"{name} arrived altered", moved.stderr or "its sha256 differs; run again")
 
     def get(self, name: str) -> bytes:
         done = self.shell(f"cat {shlex.quote(f'{self.work}/{name}')}", LONG)
@@ -200,11 +207,7 @@ class AdbChannel:
         need = f"the kit takes {(size + made.unpacked) / 1e6:.0f} MB in /data/local/tmp"
         try:
             self.put(made.path, "kit.tar.gz")
-            unpacked = self.shell(
-                f"umask 077; cd {self.work} && mkdir unpacked && tar xzf kit.tar.gz -C unpacked && rm kit.tar.gz && "
-                f"mkdir -p {folder.rpartition('/')[0]} && {{ test -e {folder} || mv unpacked {folder}; }}",
-                LONG,
-            )
+            unpacked = self.shell(UNPACK.format(work=self.work, folder=folder), LONG)
         except DeviceError as error:
             raise DeviceError(f"{error} ({need})") if "full" in str(error) else error from None
         if unpacked.code:
@@ -222,7 +225,7 @@ class AdbChannel:
             return DeviceError(f"{self.name}: {what}: its disk is full; free some space there and run again")
         if any(word in said for word in ("not found", "offline", "closed", "no devices")):
             with suppress(DeviceError):
-                if self._serial in devices():
+                if devices().get(self._serial) == "device":
                     return DeviceError(f"{self.name}: {what}: {_last_line(said)}")
             return self._gone(said)
         return DeviceError(f"{self.name}: {what}: {_last_line(said)}")

@@ -65,8 +65,8 @@ def kit(progress: Progress) -> Kit:
 
     Raises InputError where the tool for Debian's packages is missing, EngineError where a download fails.
     """
-    wanted = json.dumps([SUITE, SITE, PACKAGES, WHEELS, LIBRARIES, LEFT_OUT, NOT_NEEDED, START, bool(_compiler())])
-    folder = _cache() / "kit" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
+    made_of = [SUITE, SITE, PACKAGES, WHEELS, LIBRARIES, LEFT_OUT, NOT_NEEDED, START, bool(_compiler())]
+    folder = _cache() / "kit" / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     with _building:
         if not (folder / "kit.json").is_file():
             _build(folder, progress)

@@ -127,13 +127,18 @@ class Phones:
         client.chmod(0o755)
         return {**os.environ, "PATH": f"{client.parent}:{os.environ['PATH']}"}
 
-    def inside(self, *command: str) -> str:
+    def begin(self, *command: str) -> "subprocess.Popen[str]":
         """A command in the namespaces, as their root."""
         enter = ["nsenter", "--preserve-credentials", "--user", "--net", "--mount", "--pid", "--target"]
-        enter += [str(self._init), *command]
-        done = subprocess.run(enter, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, (command, done.stderr)
-        return done.stdout
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([*enter, str(self._init), *command], text=True, **pipes)
+
+    def inside(self, *command: str) -> str:
+        """The same to its end."""
+        process = self.begin(*command)
+        out, said = process.communicate()
+        assert process.returncode == 0, (command, said)
+        return out
 
     def root(self, number: int) -> str:
         """A phone's root folder, for commands inside."""
@@ -151,6 +156,7 @@ class Phones:
             f"env -i PATH=/system/bin QEMU_CPU=cortex-a76 /usr/sbin/chroot {self.root(number)} /usr/sbin/adbd"
         )
         self.inside("sh", "-c", f"setsid sh -c '{script}' > {self.root(number)}.log 2>&1 < /dev/null &")
+        self.adb(number, "disconnect", self.serials[number])  # else adb tries again when it thinks fit
         self.wait(lambda: "connected to" in self.adb(number, "connect", self.serials[number]))
         self.wait(lambda: self.adb(number, "get-state") == "device\n")
 

@@ -87,7 +87,7 @@ def test_a_phone_that_tells_nothing_leaves_what_the_kernel_shows():
     ("lines", "expected"),
     [
         ("Thermal Status: 0\nHAL Ready: false\n", ("none", None)),
-        ("Thermal Status: 6\n\tTemperature{mValue=41.25, mType=3, mName=skin, mStatus=6}\n", ("shutdown", 41.2)),
+        ("Thermal Status: 6\n\tTemperature{mValue=41.25, mType=3, mName=s, mStatus=6}\n", ("shutdown", 41.2)),
         ("Thermal Status: 9\n\tTemperature{mValue=30.0, mType=2, mName=battery, mStatus=0}\n", (None, None)),
         ("Current temperatures from HAL:\nCurrent cooling devices from HAL:\n", (None, None)),
     ],
@@ -114,5 +114,7 @@ def test_the_primary_abi_counts_and_an_emulator_is_one():
 
 
 def test_a_battery_that_is_not_there():
-    told = android.battery("Current Battery Service state:\n  AC powered: false\n  present: false\n  level: -1\n")
+    told = android.battery(
+        "Current Battery Service state:\n  AC powered: false\n  present: false\n  level: -1\n"
+    )
     assert told == {"level_percent": None, "temperature_c": None, "plugged": False}
