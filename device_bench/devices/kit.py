@@ -104,7 +104,7 @@ def _build(folder: Path, progress: Progress) -> None:
 
 
 def _extract(root: Path) -> None:
-    command = ["mmdebstrap", "--variant=extract", "--architectures=arm64", "--quiet",
+    command = ["mmdebstrap", "--mode=chrootless", "--variant=extract", "--architectures=arm64", "--quiet",
                f"--include={','.join(PACKAGES)}", SUITE, str(root)]  # fmt: skip
     _must(command, "Debian's packages for arm64 were not fetched")
 

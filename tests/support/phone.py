@@ -188,7 +188,13 @@ def system() -> Path:
     beside = made.with_name(f".{made.name}.{os.getpid()}")
     made.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(beside, ignore_errors=True)
-    command = ["mmdebstrap", "--variant=extract", "--architectures=arm64", f"--include={ROOT_PACKAGES}"]
+    command = [
+        "mmdebstrap",
+        "--mode=chrootless",
+        "--variant=extract",
+        "--architectures=arm64",
+        f"--include={ROOT_PACKAGES}",
+    ]
     done = subprocess.run([*command, "trixie", str(beside)], capture_output=True, text=True, check=False)
     need(done.returncode == 0, f"no phone stand-in: {done.stderr.strip()[-200:]}")
     _as_android(beside)

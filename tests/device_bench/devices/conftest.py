@@ -10,14 +10,26 @@ def phones(tmp_path_factory):
     found.close()
 
 
-@pytest.fixture(scope="session")
-def kept_kit(phones):
-    """The kit on the second phone, as EDGEWISE_KEEP_KIT would have left it (a push takes long under qemu)."""
+def keep_kit(phones, number):
+    """The kit on a phone as EDGEWISE_KEEP_KIT would have left it (a push takes long under qemu)."""
     from device_bench.devices.adb import KITS
     from device_bench.devices.kit import kit
 
     made = kit(print)
-    folder = f"{phones.root(1)}{KITS}/{made.digest}"
+    folder = f"{phones.root(number)}{KITS}/{made.digest}"
     phones.inside("mkdir", "-p", folder)
     phones.inside("tar", "xzf", str(made.path), "-C", folder, "--no-same-owner")
-    return made
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kept_kit(phones):
+    """On the second phone, for all tests."""
+    return keep_kit(phones, 1)
+
+
+@pytest.fixture
+def other_kept_kit(phones, kept_kit):
+    """On the first one, for one test."""
+    yield keep_kit(phones, 0)
+    phones.adb(0, "shell", "rm -rf /data/local/tmp/edgewise-kit")

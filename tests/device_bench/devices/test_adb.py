@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from device_bench.devices import adb
 from device_bench.devices.adb import KITS, SESSIONS, AdbChannel
 from device_bench.devices.host import quiet
+from device_bench.devices.kit import Kit
 from runtimes.bundle import open_bundle, seal
 from runtimes.errors import DeviceError, InputError
 
@@ -66,9 +68,8 @@ def test_check_pushes_the_kit_runs_both_engines_and_leaves_nothing(client, tiny_
     assert client.adb(0, "shell", "ls -A /data/local/tmp") == ""
 
 
-def test_two_phones_at_once_give_rows_without_times(client, kept_kit, tiny_bundle, tmp_path):
+def test_two_phones_at_once_give_rows_without_times(client, other_kept_kit, tiny_bundle, tmp_path):
     out = tmp_path / "rows.jsonl"
-    client.adb(0, "shell", f"mkdir -p {SESSIONS}")
     on = [word for serial in client.serials for word in ("--on", f"adb:{serial}")]
     code, table, error = ended(
         command(client, "bench", tiny_bundle, "--variant", "onnx-int8", "--quick", "--out", out, *on)
@@ -88,7 +89,7 @@ def test_two_phones_at_once_give_rows_without_times(client, kept_kit, tiny_bundl
         assert "dotprod" in device["isa"]
     for number in (0, 1):
         nothing_left(client, number)
-    assert "python" in client.adb(1, "shell", f"ls {KITS}/{kept_kit.digest}"), "what was kept stays"
+        assert "python" in client.adb(number, "shell", f"ls {KITS}/*"), "what was kept stays"
 
 
 @pytest.mark.parametrize("what", ["cable", "host"])
@@ -237,6 +238,36 @@ def test_stale_sessions_go_and_live_ones_stay(client, channel):
     assert channel.get("file") == b"mine"
     channel.close()
     assert SESSIONS.rpartition("/")[2] not in client.adb(0, "shell", "ls /data/local/tmp")
+
+
+@pytest.fixture
+def small_kit(tmp_path):
+    """A kit whose Python says what it was asked."""
+    (tmp_path / "python").write_text('#!/system/bin/sh\necho "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    with tarfile.open(tmp_path / "kit.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "python", "python")
+    return Kit(tmp_path / "kit.tar.gz", "ab" * 32, 33)
+
+
+def test_a_kit_goes_with_its_session_unless_it_is_kept(client, small_kit, monkeypatch, capfd):
+    folders = []
+    for keep in ("", "1", ""):
+        monkeypatch.setenv("EDGEWISE_KEEP_KIT", keep)
+        channel = AdbChannel(client.serials[0])
+        channel.install(small_kit)
+        assert channel.exec([*channel.python, "-c", "a b"], 60, quiet).stdout == b"-c a b\n"
+        folders.append(channel.python[0].removesuffix("/python"))
+        channel.close()
+    assert folders[0].startswith(SESSIONS) and folders[1] == folders[2] == f"{KITS}/{small_kit.digest}"
+    said = capfd.readouterr().err.splitlines()
+    assert [line.split(": ")[1].split(",")[0][:15] for line in said] == [
+        "pushing the kit", "pushing the kit", "its kit stays t", "its kit stays t",
+    ]  # fmt: skip
+    remove = said[-1].partition("to remove it: ")[2]
+    assert client.adb(0, "shell", "ls -A /data/local/tmp") == "edgewise-kit\n"
+    subprocess.run(remove, shell=True, check=True)
+    assert client.adb(0, "shell", "ls -A /data/local/tmp") == ""
 
 
 SERVER = """
