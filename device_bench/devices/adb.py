@@ -8,10 +8,12 @@ folder too, unless EDGEWISE_KEEP_KIT is set: then it stays in KITS for the next 
 import hashlib
 import os
 import secrets
+import select
 import shlex
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +30,10 @@ KITS = "/data/local/tmp/edgewise-kit"
 ABI = "arm64-v8a"
 SHORT, LONG = 60.0, 1800.0  # seconds: a word with the device, a large file over a slow radio link
 
+# Over a network nothing tells adb that a phone is out of reach. So the phone sends a line every BEAT seconds,
+# and when none came for LOST seconds, adb is told to let go.
+BEAT, LOST = 10, 60.0
+
 # The folder's name begins with the process that keeps it; its random part stands in that process's arguments.
 KEEP = """
 umask 077
@@ -35,7 +41,11 @@ work={sessions}/$$-{nonce}
 mkdir -p "$work" || exit 1
 trap 'rm -rf "$work"; exit 0' HUP INT TERM
 echo "$work"
-cat > /dev/null
+while :; do
+    read -t {beat} line
+    test $? -eq 1 && break
+    echo
+done
 rm -rf "$work"
 rmdir {sessions} 2> /dev/null
 """
@@ -131,16 +141,31 @@ class AdbChannel:
         if android.abi(self.props) != ABI:
             raise DeviceError(f"{self.name}: its ABI is {android.abi(self.props) or 'not told'}; {ABI} only")
         self.shell(SWEEP.format(sessions=SESSIONS))
-        script = KEEP.format(sessions=SESSIONS, nonce=secrets.token_hex(8))
-        self._keeper = subprocess.Popen(
+        self._keeper = self._keep()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _keep(self) -> "subprocess.Popen[bytes]":
+        """The process there that makes the work folder and holds it as long as its standard input is open."""
+        script = KEEP.format(sessions=SESSIONS, nonce=secrets.token_hex(8), beat=BEAT)
+        keeper = subprocess.Popen(
             ["adb", *self._client, "shell", "-T", script],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
         )  # fmt: skip
-        assert self._keeper.stdout is not None
-        self.work = self._keeper.stdout.readline().decode().strip()
+        assert keeper.stdout is not None
+        self.work = keeper.stdout.readline().decode().strip()
         if not self.work.startswith(SESSIONS):
-            said = self._keeper.communicate()[1].decode(errors="replace")
+            said = keeper.communicate()[1].decode(errors="replace")
             raise self._failed("no work folder was made", said)
+        return keeper
+
+    def _watch(self) -> None:
+        assert self._keeper.stdout is not None
+        heard = self._keeper.stdout
+        while select.select([heard], [], [], LOST)[0]:
+            if not heard.read(100):
+                return
+        with suppress(DeviceError):  # every command that waits for it ends then; one on a cable stays
+            adb(["disconnect", self._serial])
 
     def shell(self, script: str, timeout: float = SHORT, progress: Progress = quiet) -> Done:
         """A script for the device's own shell. Raises DeviceError where the device goes away."""
@@ -215,8 +240,10 @@ class AdbChannel:
 
     def close(self) -> None:
         """Ends the process that keeps the folder, which removes it; it does so too when nobody asks."""
-        with suppress(subprocess.TimeoutExpired, OSError, ValueError):
-            self._keeper.communicate(timeout=SHORT)
+        assert self._keeper.stdin is not None
+        with suppress(subprocess.TimeoutExpired, OSError):
+            self._keeper.stdin.close()
+            self._keeper.wait(SHORT)
         self._keeper.kill()
         self._keeper.wait()
 
@@ -232,7 +259,8 @@ class AdbChannel:
 
     def _gone(self, said: str) -> DeviceError:
         why = f" ({_last_line(said)})" if said.strip() else ""
-        return DeviceError(f"{self.name}: the device went away{why}; plug it in again and run once more")
+        again = f"adb connect {self._serial}" if ":" in self._serial else "plug it in again"
+        return DeviceError(f"{self.name}: the device went away{why}; {again} and run once more")
 
 
 def _last(done: Done) -> str:

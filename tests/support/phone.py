@@ -17,12 +17,17 @@ import pytest
 QEMU = "/usr/bin/qemu-aarch64-static"
 ROOT_PACKAGES = "adbd,mksh,toybox"
 CACHE = Path(os.environ.get("EDGEWISE_CACHE") or Path.home() / ".cache/edgewise")
-PHONES = 2
+# Processors by qemu's name, and what they say of themselves: with and without the dot product instructions.
+CPUS = {
+    "cortex-a76": (
+        "0xd0b",
+        "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp asimdrdm asimddp",
+    ),
+    "cortex-a72": ("0xd08", "fp asimd evtstrm aes pmull sha1 sha2 crc32"),
+}
 CPUINFO = (
-    "processor\t: 0\nBogoMIPS\t: 38.40\n"
-    "Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm asimddp\n"
-    "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: 0xd0b\n"
-    "CPU revision\t: 1\n\n"
+    "processor\t: 0\nBogoMIPS\t: 38.40\nFeatures\t: {features}\nCPU implementer\t: 0x41\n"
+    "CPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: {part}\nCPU revision\t: 3\n\n"
 )
 PROPS = {
     "ro.product.manufacturer": "Stand-in", "ro.product.model": "Phone", "ro.product.cpu.abi": "arm64-v8a",
@@ -43,7 +48,10 @@ BATTERY = (
 )
 FILES = {
     "etc/passwd": "shell:x:0:0::/data/local/tmp:/system/bin/sh\n",
-    "system/etc/cpuinfo": CPUINFO,
+    **{
+        f"system/etc/cpuinfo{number}": CPUINFO.format(part=part, features=features)
+        for number, (part, features) in enumerate(CPUS.values(), 1)
+    },
     "system/etc/dumpsys-thermalservice.txt": THERMAL,
     "system/etc/dumpsys-battery.txt": BATTERY,
     "sys/devices/system/cpu/possible": "0\n",
@@ -67,7 +75,7 @@ for i in $(seq "$PHONES"); do
     mkdir "$R" "$R.upper" "$R.work"
     mount -t overlay none -o "lowerdir=$SYSTEM,upperdir=$R.upper,workdir=$R.work" "$R"
     mount -t proc proc "$R/proc"
-    mount --bind "$SYSTEM/system/etc/cpuinfo" "$R/proc/cpuinfo"
+    mount --bind "$SYSTEM/system/etc/cpuinfo$i" "$R/proc/cpuinfo"
     mount --rbind /dev "$R/dev"
     ip netns add "phone$i"
     ip link add "usb$i" type veth peer name eth0 netns "phone$i"
@@ -100,9 +108,9 @@ class Phones:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.serials = [f"10.0.{number + 1}.2:5555" for number in range(PHONES)]
+        self.serials = [f"10.0.{number + 1}.2:5555" for number in range(len(CPUS))]
         (folder / "inside").mkdir(parents=True)
-        where = {"W": str(folder / "inside"), "SYSTEM": str(system()), "QEMU": QEMU, "PHONES": str(PHONES)}
+        where = {"W": str(folder / "inside"), "SYSTEM": str(system()), "QEMU": QEMU, "PHONES": str(len(CPUS))}
         apart = ["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child"]
         self._outer = subprocess.Popen(
             ["unshare", *apart, "sh", "-c", INIT], env={**os.environ, **where}, stdin=subprocess.PIPE,
@@ -116,7 +124,7 @@ class Phones:
         self._init = int(children.split()[0])
         self.env = self._client()
         self._adbd: dict[int, str] = {}
-        for number in range(PHONES):
+        for number in range(len(CPUS)):
             self.start(number)
 
     def _client(self) -> dict[str, str]:
@@ -151,11 +159,15 @@ class Phones:
 
     def start(self, number: int) -> None:
         """adbd up, and known to the adb server."""
+        cpu = list(CPUS)[number]
         script = (
             f"echo $$ > {self.root(number)}.pid; exec nsenter --net=/run/netns/phone{number + 1} "
-            f"env -i PATH=/system/bin QEMU_CPU=cortex-a76 /usr/sbin/chroot {self.root(number)} /usr/sbin/adbd"
+            f"env -i PATH=/system/bin QEMU_CPU={cpu} /usr/sbin/chroot {self.root(number)} /usr/sbin/adbd"
         )
         self.inside("sh", "-c", f"setsid sh -c '{script}' > {self.root(number)}.log 2>&1 < /dev/null &")
+        self.connect(number)
+
+    def connect(self, number: int) -> None:
         self.adb(number, "disconnect", self.serials[number])  # else adb tries again when it thinks fit
         self.wait(lambda: "connected to" in self.adb(number, "connect", self.serials[number]))
         self.wait(lambda: self.adb(number, "get-state") == "device\n")

@@ -86,7 +86,7 @@ def test_two_phones_at_once_give_rows_without_times(client, other_kept_kit, tiny
         assert device["name"] == "Stand-in Phone" and device["os"].startswith("Android 14 (API 34), Linux")
         assert (device["soc"], device["governor"], device["throttled"]) == ("qemu-user", "schedutil", "light")
         assert device["temperature_c"] == 41.5 and device["battery"]["plugged"] is True
-        assert "dotprod" in device["isa"]
+    assert ["dotprod" in row["device"]["isa"] for row in rows] == [True, True, False, False]
     for number in (0, 1):
         nothing_left(client, number)
         assert "python" in client.adb(number, "shell", f"ls {KITS}/*"), "what was kept stays"
@@ -108,6 +108,22 @@ def test_who_goes_in_the_middle_leaves_nothing(client, kept_kit, tiny_bundle, wh
         assert code == 5 and "went away" in error and client.serials[1] in error
         client.start(1)
     nothing_left(client, 1)
+
+
+def test_a_phone_that_is_silent_is_let_go(client, monkeypatch):
+    monkeypatch.setattr(adb, "BEAT", 1)
+    monkeypatch.setattr(adb, "LOST", 4.0)
+    channel = AdbChannel(client.serials[0])
+    try:
+        assert channel.exec(["sleep", "6"], 60, quiet).code == 0, "it is heard while it works"
+        client.inside("ip", "link", "set", "usb1", "down")
+        with pytest.raises(DeviceError, match=rf"went away[^\n]*; adb connect {client.serials[0]} and run"):
+            channel.exec(["sleep", "300"], 300, quiet)
+    finally:
+        channel.close()
+        client.inside("ip", "link", "set", "usb1", "up")
+        client.connect(0)
+    nothing_left(client, 0)
 
 
 @pytest.fixture
