@@ -43,7 +43,7 @@ trap 'rm -rf "$work"; exit 0' HUP INT TERM
 echo "$work"
 while :; do
     read -t {beat} line
-    test $? -eq 1 && break
+    test $? -gt 128 || break
     echo
 done
 rm -rf "$work"
@@ -73,7 +73,7 @@ def open(address: str) -> HostDevice:
     """The device, its work folder made and the kit on it. Raises DeviceError, InputError, EngineError."""
     serial = address.partition(":")[2]
     if not serial:
-        raise InputError(f"device {address!r}: say which, as adb:SERIAL; it shows {_shown(devices())}")
+        raise InputError(f"device {address!r}: say which, as adb:SERIAL; adb shows {_shown(devices())}")
     check_state(serial)
     channel = AdbChannel(serial)
     try:
@@ -135,7 +135,10 @@ class AdbChannel:
         self._client = ["-s", serial]
         self._serial = serial
         self.python: Sequence[str] = ()
-        if b"shell_v2" not in adb([*self._client, "features"]).stdout.split():
+        features = adb([*self._client, "features"])
+        if features.code:
+            raise self._failed("it does not answer", features.stderr)
+        if b"shell_v2" not in features.stdout.split():
             raise DeviceError(f"{self.name}: its adbd gives no exit codes; Android 7 or newer is needed")
         self.props = android.props(self.shell("getprop").stdout.decode(errors="replace"))
         if android.abi(self.props) != ABI:
