@@ -71,3 +71,10 @@ def test_emulation_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert not machine.emulated(root, "x86_64")
     monkeypatch.setenv("QEMU_CPU", "cortex-a72")
     assert machine.emulated(tmp_path / "none", "aarch64")
+
+
+def test_an_emulator_that_hides_is_told_by_who_starts_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("QEMU_CPU", raising=False)
+    assert not machine.emulated(tmp_path, "aarch64")
+    monkeypatch.setenv("EDGEWISE_EMULATED", "1")
+    assert machine.emulated(tmp_path, "aarch64")

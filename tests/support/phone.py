@@ -191,7 +191,8 @@ class Phones:
 
 def system() -> Path:
     """The root folder that all phones share, read-only under each: kept in the cache."""
-    made = CACHE / f"phone-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]}"
+    made_of = repr((ROOT_PACKAGES, STUBS, PROPS, FILES))
+    made = CACHE / f"phone-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
     if made.is_dir():
         return made
     for tool in ("mmdebstrap", "adb", "unshare", "nsenter", "ip"):

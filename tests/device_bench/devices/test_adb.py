@@ -286,6 +286,15 @@ def test_a_kit_goes_with_its_session_unless_it_is_kept(client, small_kit, monkey
     assert client.adb(0, "shell", "ls -A /data/local/tmp") == ""
 
 
+def test_on_androids_own_emulator_rows_say_so(channel, small_kit):
+    channel.props["ro.kernel.qemu"] = "1"
+    (small_kit.path.parent / "python").write_text("#!/system/bin/sh\necho $EDGEWISE_EMULATED\n")
+    with tarfile.open(small_kit.path, "w:gz") as archive:
+        archive.add(small_kit.path.parent / "python", "python")
+    channel.install(small_kit)
+    assert channel.exec(channel.python, 60, quiet).stdout == b"1\n"
+
+
 SERVER = """
 import functools, http.server, sys
 http.server.SimpleHTTPRequestHandler.protocol_version = "HTTP/1.1"
