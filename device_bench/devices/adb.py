@@ -33,6 +33,7 @@ SHORT, LONG = 60.0, 1800.0  # seconds: a word with the device, a large file over
 # Over a network nothing tells adb that a phone is out of reach. So the phone sends a line every BEAT seconds,
 # and when none came for LOST seconds, adb is told to let go.
 BEAT, LOST = 10, 60.0
+AT_ONCE = 32  # files that one script proves: a command has a longest length
 
 # The folder's name begins with the process that keeps it; its random part stands in that process's arguments.
 KEEP = """
@@ -184,28 +185,35 @@ class AdbChannel:
         return self.shell(shlex.join(command), timeout, progress)
 
     def put(self, data: Path | bytes, name: str) -> None:
+        self.put_all({name: data})
+
+    def put_all(self, files: Mapping[str, Path | bytes]) -> None:
+        """Beside their places, and there once they are whole: what a broken push left counts for nothing."""
+        proofs = [self._sent(data, name) for name, data in files.items()]
+        for start in range(0, len(proofs), AT_ONCE):
+            proved = self.shell("\n".join(proofs[start : start + AT_ONCE]), LONG)
+            if proved.code:
+                raise self._failed("a file arrived altered, run again", proved.stderr)
+
+    def _sent(self, data: Path | bytes, name: str) -> str:
+        """Pushes one file. Gives the script that proves it there and moves it into place."""
         if isinstance(data, bytes):
             with tempfile.TemporaryDirectory(prefix="edgewise-push-") as folder:
                 Path(folder, "file").write_bytes(data)
-                self._push(Path(folder, "file"), name)
-        else:
-            self._push(data, name)
-
-    def _push(self, source: Path, name: str) -> None:
-        """Beside its place, and there once it is whole: what a broken push left counts for nothing."""
+                return self._sent(Path(folder, "file"), name)
         target, part = (shlex.quote(f"{self.work}/{end}") for end in (name, f"{name}.part"))
-        done = adb([*self._client, "push", str(source.resolve()), f"{self.work}/{name}.part"], LONG)
+        done = adb([*self._client, "push", str(data.resolve()), f"{self.work}/{name}.part"], LONG)
         if done.code:
             said = done.stderr or done.stdout.decode(errors="replace")
             with suppress(DeviceError):
                 self.shell(f"rm -f {part}")
             raise self._failed(f"{name} was not written", said)
-        with source.open("rb") as stream:
+        with data.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        proved = f'sum=$(sha256sum < {part}) && test "${{sum%% *}}" = {digest} && mv -f {part} {target}'
-        moved = self.shell(proved, LONG)
-        if moved.code:
-            raise self._failed(f"{name} arrived altered", moved.stderr or "its sha256 differs; run again")
+        return (
+            f'sum=$(sha256sum < {part}) && test "${{sum%% *}}" = {digest} && mv -f {part} {target} || '
+            f"{{ echo {shlex.quote(name)} >&2; exit 1; }}"
+        )
 
     def get(self, name: str) -> bytes:
         done = self.shell(f"cat {shlex.quote(f'{self.work}/{name}')}", LONG)
@@ -280,6 +288,9 @@ class Phone(HostDevice):
     def __init__(self, channel: AdbChannel) -> None:
         super().__init__(channel)
         self._phone = channel
+
+    def push(self, files: Mapping[str, Path | bytes]) -> None:
+        self._phone.put_all(files)
 
     def run(
         self, request: dict[str, Any], progress: Progress = quiet, timeout: float = 24 * 3600.0

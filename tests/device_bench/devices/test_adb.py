@@ -1,5 +1,6 @@
 """The adb back end against real adbd processes: arm64 under qemu, so parity and errors, never times."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -222,10 +223,10 @@ def test_codes_streams_and_bytes(channel):
 
 
 def test_hostile_names_are_names(client, channel):
-    for number, name in enumerate(HOSTILE):
-        content = os.urandom(1000 + number)
-        channel.put(content, f"bundle/{name}")
-        assert channel.get(f"bundle/{name}") == content
+    files = {f"bundle/{name}": os.urandom(1000) for name in HOSTILE}
+    adb.Phone(channel).push(files)
+    for name, content in files.items():
+        assert channel.get(name) == content
     done = channel.exec(["printf", "<%s>", *HOSTILE], 60, quiet)
     assert done.stdout.decode() == "".join(f"<{name}>" for name in HOSTILE)
     assert client.inside("find", f"{client.root(0)}.upper", "-name", "pwned") == ""
@@ -241,6 +242,14 @@ def test_a_push_that_broke_off_counts_for_nothing(client, channel, tmp_path):
     channel.put(tmp_path / "model", "model")
     assert channel.get("model") == b"whole" * 100
     assert "part" not in client.adb(0, "shell", f"ls {channel.work}")
+
+
+def test_a_file_that_arrives_altered_is_named_and_not_taken(channel, monkeypatch):
+    monkeypatch.setattr(adb.hashlib, "file_digest", lambda stream, name: hashlib.sha256(b"another file"))
+    with pytest.raises(DeviceError, match="altered.*it's a file"):
+        channel.put(b"a file", "it's a file")
+    with pytest.raises(DeviceError, match="was not read"):
+        channel.get("it's a file")
 
 
 def test_stale_sessions_go_and_live_ones_stay(client, channel):
