@@ -50,10 +50,11 @@ def emulated(root: Path = Path("/"), machine: str | None = None) -> bool:
     """Whether an instruction-set emulator (qemu-user) is seen under this process.
 
     Seen by its environment, or by an ARM process that finds an x86 `/proc/cpuinfo`. An emulator that hides
-    both is not noticed: whoever starts one has to say so.
+    both is not noticed: whoever starts one has to say so (EDGEWISE_EMULATED=1).
     """
     arm = (machine or platform.machine()).lower().startswith(("aarch64", "arm"))
-    return "QEMU_CPU" in os.environ or (arm and "vendor_id" in _cpuinfo(root))
+    told = "QEMU_CPU" in os.environ or "EDGEWISE_EMULATED" in os.environ
+    return told or (arm and "vendor_id" in _cpuinfo(root))
 
 
 # The firmware's bits; the same ones 16 places up say that it was so since boot.

@@ -92,6 +92,13 @@ def test_emulation_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert machine.emulated(tmp_path / "none", "aarch64")
 
 
+def test_an_emulator_that_hides_is_told_by_who_starts_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("QEMU_CPU", raising=False)
+    assert not machine.emulated(tmp_path, "aarch64")
+    monkeypatch.setenv("EDGEWISE_EMULATED", "1")
+    assert machine.emulated(tmp_path, "aarch64")
+
+
 def core(number: int, part: str, maker: str = "0x41") -> str:
     features = "Features\t: fp asimd evtstrm aes crc32"
     return f"processor\t: {number}\n{features}\nCPU implementer\t: {maker}\nCPU part\t: {part}\n\n"
