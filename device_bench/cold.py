@@ -32,6 +32,9 @@ class ColdStart:
     run_mb: float | None = None
 
 
+UNTOLD = ColdStart(0.0, 0.0, 0)  # under emulation, where no row tells it
+
+
 def cold_start(
     name: str,
     request: dict[str, Any],
