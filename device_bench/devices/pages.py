@@ -44,8 +44,7 @@ class Page:
         self.name = name
         self.files = files
         self._token = secrets.token_urlsafe(16)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.port: int = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/{self._token}/"
         self._change = threading.Condition()
@@ -131,6 +130,13 @@ class Page:
         if len(parts) != 3 or not secrets.compare_digest(parts[1].encode(), self._token.encode()):
             return None
         return parts[2] or "bench.html"
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: a page that goes away in the middle is told by `ask`."""
 
 
 def _handler(page: Page) -> type[BaseHTTPRequestHandler]:

@@ -68,23 +68,30 @@ async function coldStart(request) {
   frame.hidden = true;
   frame.src = "cold.html";
   const start = performance.now();
-  const waits = inbox();
+  const waits = inbox(frame);
   document.body.append(frame);
   const first = await waits.next();
   const ms = performance.now() - start;
-  if (first.error) return frame.remove(), first;
+  if (first.error) {
+    frame.remove();
+    return first;
+  }
   const rest = await waits.next();
-  const memory = rest.error ? { memory_bytes: null, memory_note: rest.message } : await memoryOf();
+  const memory = rest.error ? notTold(rest.message) : await memoryOf(request.threads);
   frame.remove();
   return { ms, ...memory };
 }
 
-function inbox() {
+/** Messages of the page in a frame, one after another. */
+function inbox(frame) {
   const got = [];
   let wake = () => {};
-  addEventListener("message", ({ data, source }) => {
-    if (source !== window && data.cold && !data.cold.line) got.push(data.cold), wake();
-  });
+  const take = ({ data, source }) => {
+    if (!frame.isConnected) removeEventListener("message", take);
+    if (source === frame.contentWindow && data.cold && !data.cold.line) got.push(data.cold);
+    wake();
+  };
+  addEventListener("message", take);
   return {
     async next() {
       while (!got.length) await new Promise((resolve) => (wake = resolve));
@@ -93,19 +100,20 @@ function inbox() {
   };
 }
 
-/** The memory of the cold page and its workers, where the browser tells it. */
-async function memoryOf() {
-  const none = (memory_note) => ({ memory_bytes: null, memory_note });
-  if (!performance.measureUserAgentSpecificMemory) return none("this browser does not tell a page's memory");
+const notTold = (memory_note) => ({ memory_bytes: null, memory_note });
+
+/** The memory of the cold page and its worker, where the browser tells it. */
+async function memoryOf(threads) {
+  if (!performance.measureUserAgentSpecificMemory) return notTold("this browser does not tell a page's memory");
+  if (threads > 1) return notTold("browsers do not tell it while an engine's threads wait");
   const late = new Promise((resolve) => setTimeout(resolve, MEMORY_MS, null));
   try {
     const told = await Promise.race([performance.measureUserAgentSpecificMemory(), late]);
-    if (!told) return none(`the browser did not tell the page's memory within ${MEMORY_MS / 1000} s`);
+    if (!told) return notTold(`the browser did not tell it within ${MEMORY_MS / 1000} s`);
     const ours = told.breakdown.filter((part) => part.attribution.some((one) => one.url?.includes("cold")));
-    const bytes = ours.reduce((sum, part) => sum + part.bytes, 0);
-    return bytes ? { memory_bytes: bytes, memory_note: null } : none("the browser does not tell a worker's memory");
+    return { memory_bytes: ours.reduce((sum, part) => sum + part.bytes, 0), memory_note: null };
   } catch (error) {
-    return none(`the browser does not tell the page's memory (${error.name})`);
+    return notTold(`the browser does not tell it (${error.name})`);
   }
 }
 
