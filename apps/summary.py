@@ -61,7 +61,7 @@ def _rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
                 row["entry"],
                 f"{metric['value']:.4f}" if metric else "",
                 str(metric["n"]) if metric else "",
-                f"{row['latency_ms']['p50']:.2f}",
+                f"{row['latency_ms']['p50']:.2f}" if row["latency_ms"] else "",
                 f"{ratio['speed']:.1f}" if ratio else "",
                 f"{row['size_bytes'] / 1e6:.1f}",
             )

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from runtimes.errors import DeviceError, EngineError, InputError
 HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "runtimes/web"
 BROWSERS = (
-    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge", "msedge",
+    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome",
+    "microsoft-edge", "msedge",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
 )  # fmt: skip
@@ -41,7 +43,13 @@ class Started:
     def __init__(self, binary: str, url: str) -> None:
         self._profile = tempfile.mkdtemp(prefix="edgewise-browser-")
         root = hasattr(os, "geteuid") and os.geteuid() == 0
-        command = [binary, *FLAGS, *(["--no-sandbox"] if root else []), f"--user-data-dir={self._profile}", url]
+        command = [
+            binary,
+            *FLAGS,
+            *(["--no-sandbox"] if root else []),
+            f"--user-data-dir={self._profile}",
+            url,
+        ]
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -56,15 +64,15 @@ class Started:
     def gone(self) -> str | None:
         """Why it went away, if it did."""
         code = self._process.poll()
-        return None if code is None else f"the browser ended (code {code}); look at its memory and start again"
+        return (
+            None if code is None else f"the browser ended (code {code}); look at its memory and start again"
+        )
 
     def close(self) -> None:
         """Its whole process group, then the profile."""
         if hasattr(os, "killpg"):
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         else:
             self._process.kill()
         self._process.wait()
@@ -76,7 +84,7 @@ class Started:
 
 
 class BrowserDevice:
-    """The page that `page` serves. `started`: the browser that we opened it in, None where somebody else does."""
+    """The page that is served. `started`: the browser that we opened it in, None where others open it."""
 
     def __init__(self, name: str, page: Page, started: Started | None) -> None:
         self.name = name

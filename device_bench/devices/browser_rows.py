@@ -10,40 +10,44 @@ from typing import Any
 
 import numpy as np
 
-from device_bench import cold, quality, statistics
+from device_bench import cold, machine, quality, statistics
 from device_bench.bench import BenchConfig, effective
+from device_bench.devices import npm
 from device_bench.rows import EXTRA_KEYS, KEYS
 from runtimes.bundle import MANIFEST, Bundle
 from runtimes.errors import DeviceError
 
 HARNESS = "empty call"
 MB = 2**20
+# No engine holds less beside the graph. Chromium leaves LiteRT's WebAssembly memory out of what it tells.
+LEAST_ENGINE_BYTES = 8 * MB
+_NO_TIMES: dict[str, Any] = {
+    "n": 0, "seconds": 0.0, "latency_ms": None, "outliers": None, "overhead_ms": None, "notes": [],
+}  # fmt: skip
 ENERGY = "energy: a page cannot read a sensor"
 
 
 def describe(told: dict[str, Any], here: dict[str, Any] | None) -> dict[str, Any]:
-    """`Device.describe` from what a page tells; `here`: the machine's own block, where it runs on this one."""
+    """`Device.describe` from what a page tells; `here`: this machine's own block, where it runs here."""
     browser = _browser(told)
     system = " ".join(filter(None, [told["platform"], told["platform_version"]])) or None
     memory = told["memory_gb"]
-    block = {
+    block = dict.fromkeys(machine.describe()) | (here or {})
+    block |= {
         "name": told["model"] or f"{browser} on {told['platform'] or 'an unknown system'}",
-        "soc": None, "cores": told["cores"], "isa": None,
-        "memory_mb": None if memory is None else int(memory * 1024),
-        "os": system, "governor": None, "temperature_c": None,
-    }  # fmt: skip
-    if here:
-        block |= {key: here[key] for key in ("soc", "isa", "memory_mb", "os", "governor", "temperature_c")}
-    pinned = {"onnx": "onnxruntime-web", "litert": "@litertjs/core"}
-    from device_bench.devices.npm import pins
-
+        "cores": told["cores"],
+        "browser": browser,
+    }
+    if not here:
+        block |= {"os": system, "memory_mb": None if memory is None else int(memory * 1024)}
+    pinned = {engine: names[0] for engine, names in npm.PACKAGES.items()}
     return {
-        "device": {**block, "browser": browser},
+        "device": block,
         "emulated": False,
         "python": None,
         "machine": told["platform"],
         "packages": {},
-        "engines": {engine: f"{name} {pins()[name]['version']}" for engine, name in pinned.items()},
+        "engines": {engine: f"{name} {npm.pins()[name]['version']}" for engine, name in pinned.items()},
         "browser": browser,
         "isolated": told["isolated"],
         "webgpu": told["webgpu"],
@@ -119,9 +123,11 @@ def rows(
         for name, entry in told["entries"].items():
             judged = _judged(entry, asked["labels"], bundle)
             size = bundle.variants[entry["variant"]]["size_bytes"]
-            started = _cold(told["colds"][name], entry["untimed"], size)
+            started = _untimed(told["gpu"]) if entry["untimed"] else _cold(told["colds"][name], size)
             for tokenized in page_asked["tokenization"]:
-                timed = _timed(told, name, tokenized, entry["untimed"], config)
+                key = f"{name} {'with' if tokenized else 'without'} tokenization"
+                timed = _NO_TIMES if entry["untimed"] else _timed(told["timed"], key, config)
+                timed = {"tokenization": tokenized, **timed}
                 found.append(_row(name, entry, [judged, started, timed], common, bundle, about))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         line = f"{type(error).__name__}: {error}"[:200]
@@ -137,34 +143,31 @@ def _judged(entry: dict[str, Any], labels: list[int] | None, bundle: Bundle) -> 
     return {"metric": metric, "parity": quality.parity(golden, bundle.golden()["logits"]), "notes": notes}
 
 
-def _cold(starts: list[dict[str, Any]], untimed: bool, size: int) -> dict[str, Any]:
+def _untimed(gpu: dict[str, Any]) -> dict[str, Any]:
+    name = " ".join(filter(None, (gpu.get(key) for key in ("vendor", "architecture", "description"))))
+    note = f"WebGPU here is software ({name}): times and memory are not reported"
+    return {"cold_start_ms": None, "peak_rss_mb": None, "notes": [note]}
+
+
+def _cold(starts: list[dict[str, Any]], size: int) -> dict[str, Any]:
     notes = ["cold start: a page load of its own, files from this machine, nothing cached"]
     told = [one["memory_bytes"] for one in starts]
     memory = None if None in told else float(median(told))
     if memory is None:
         notes.append(f"memory: {next(one['memory_note'] for one in starts if one['memory_bytes'] is None)}")
-    elif memory < size:
-        notes.append(f"memory: the browser told {memory / MB:.1f} MB, less than the file, so it left some out")
+    elif memory < size + LEAST_ENGINE_BYTES:
+        notes.append(f"memory: the browser told {memory / MB:.1f} MB, which leaves the engine's own out")
         memory = None
     else:
         notes.append("memory: what the browser tells of the page and its worker after the answers, not RSS")
     return {
-        "cold_start_ms": None if untimed else float(median(one["ms"] for one in starts)),
+        "cold_start_ms": float(median(one["ms"] for one in starts)),
         "peak_rss_mb": None if memory is None else memory / MB,
         "notes": notes,
     }
 
 
-def _timed(
-    told: dict[str, Any], name: str, tokenized: bool, untimed: bool, config: BenchConfig
-) -> dict[str, Any]:
-    if untimed:
-        gpu = " ".join(filter(None, (told["gpu"].get(key) for key in ("vendor", "architecture", "description"))))
-        note = f"WebGPU here is software ({gpu}): times are not reported"
-        none = dict.fromkeys(("latency_ms", "outliers", "overhead_ms"))
-        return {"tokenization": tokenized, "n": 0, "seconds": 0.0, **none, "notes": [note]}
-    timed = told["timed"]
-    key = f"{name} {'with' if tokenized else 'without'} tokenization"
+def _timed(timed: dict[str, Any], key: str, config: BenchConfig) -> dict[str, Any]:
     samples, times = np.asarray(timed["samples"][key], np.float64), int(timed["batch"][key])
     notes = []
     if config.quick:
@@ -178,7 +181,6 @@ def _timed(
             "and percentiles are of those means"
         )
     return {
-        "tokenization": tokenized,
         "n": len(samples),
         "seconds": float(samples.sum() * times / 1e3),
         "latency_ms": statistics.summarise(samples, config.seed),
@@ -210,4 +212,4 @@ def _row(
         "versions": {told["engine"]: told["engine_version"], "browser": about["browser"]},
         "note": "; ".join([*(note for part in reversed(parts) for note in part["notes"]), ENERGY]),
     }
-    return {key: values[key] for key in (*KEYS, *EXTRA_KEYS)}
+    return {key: values.get(key) for key in (*KEYS, *EXTRA_KEYS)}

@@ -24,7 +24,9 @@ PACKAGES = {"onnx": ("onnxruntime-web",), "litert": ("@litertjs/core", "@litertj
 MAX_MEMBER_BYTES = 64 << 20
 SECONDS = 600
 # A worker has no import map: bare names become paths, in the copy that is served.
-_BARE = {("@litertjs/core", "dist/index.js"): (b'"@litertjs/wasm-utils"', b'"../../wasm-utils/dist/index.js"')}
+_BARE = {
+    ("@litertjs/core", "dist/index.js"): (b'"@litertjs/wasm-utils"', b'"../../wasm-utils/dist/index.js"')
+}
 
 
 def pins() -> dict[str, dict[str, Any]]:
@@ -64,7 +66,9 @@ def package(name: str, progress: Progress) -> Path:
 
 
 def _whole(folder: Path, files: Mapping[str, str]) -> bool:
-    return all((folder / file).is_file() and _sha256(folder / file) == digest for file, digest in files.items())
+    return all(
+        (folder / file).is_file() and _sha256(folder / file) == digest for file, digest in files.items()
+    )
 
 
 def _sha256(path: Path) -> str:

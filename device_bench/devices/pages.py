@@ -35,7 +35,7 @@ HEADERS = {
 
 
 class Page:
-    """A server of `files` (name → path or bytes) at `url`, which holds a secret, and the one page that asks it.
+    """A server of `files` (name → path or bytes) at `url`, which holds a secret, and the page that asks it.
 
     The first page that says hello is the one; others are told so.
     """

@@ -18,7 +18,8 @@ def entities_js() -> str:
     pairs = sorted(html.entities.html5.items())
     rows = [json.dumps(dict(pairs[start : start + 8]))[1:-1] for start in range(0, len(pairs), 8)]
     body = ",\n".join(rows)
-    return f"// HTML5's named characters (made by tests/support/web_tables.py).\nexport const ENTITIES = {{\n{body},\n}};\n"
+    head = "// HTML5's named characters (made by tests/support/web_tables.py).\n"
+    return f"{head}export const ENTITIES = {{\n{body},\n}};\n"
 
 
 def unicode_js() -> str:

@@ -48,7 +48,8 @@ async function bench(request) {
   const measured = await inWorker(request);
   if (measured.error) return measured;
   const colds = {};
-  for (const [name, { variant, provider }] of Object.entries(measured.entries)) {
+  for (const [name, { variant, provider, untimed }] of Object.entries(measured.entries)) {
+    if (untimed) continue;
     await say(`bench: cold start of ${name}`);
     colds[name] = [];
     for (let time = 0; time < request.cold_starts; time++) {
