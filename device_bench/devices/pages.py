@@ -54,6 +54,7 @@ class Page:
         self._number = 0
         self._request: dict[str, Any] | None = None
         self._answer: dict[str, Any] | None = None
+        self.over = False
         threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
 
     def ask(
@@ -90,6 +91,10 @@ class Page:
         return None
 
     def close(self) -> None:
+        """No file and no request any more; the page is told so, on the connection that it keeps open."""
+        with self._change:
+            self.over = True
+            self._change.notify_all()
         self._server.shutdown()
         self._server.server_close()
 
@@ -104,7 +109,7 @@ class Page:
     def next(self) -> dict[str, Any] | None:
         """The request that waits, or None after a while."""
         with self._change:
-            self._change.wait_for(lambda: self._request is not None, LONG_POLL_SECONDS)
+            self._change.wait_for(lambda: self._request is not None or self.over, LONG_POLL_SECONDS)
             request, self._request = self._request, None
             return request
 
@@ -149,7 +154,8 @@ def _handler(page: Page) -> type[BaseHTTPRequestHandler]:
             if name is None:
                 return
             if name == "next":
-                self._json(page.next() or {} if page.hello(who) else {"taken": True})
+                told = page.next() or {} if page.hello(who) else {"taken": True}
+                self._json({"over": True} if page.over else told)
             elif name in page.files:
                 self._file(name, page.files[name])
             else:
@@ -175,7 +181,7 @@ def _handler(page: Page) -> type[BaseHTTPRequestHandler]:
 
         def _asked(self) -> tuple[str | None, str]:
             url = urlsplit(self.path)
-            name = page.name_of(url.path) if page.allows(self.headers.get("Host")) else None
+            name = page.name_of(url.path) if page.allows(self.headers.get("Host")) and not page.over else None
             if name is None:
                 self.close_connection = True
                 self.send_error(404)

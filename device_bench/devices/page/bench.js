@@ -133,6 +133,7 @@ async function serve() {
     const reply = await call("next");
     const request = await reply.json();
     if (request.taken) return (state.textContent = "Another page runs this bench already; close this one.");
+    if (request.over) return end();
     state.textContent = "ready";
     if (!request.do) continue;
     number = request.number;
@@ -143,7 +144,10 @@ async function serve() {
 }
 
 const beat = setInterval(() => call("beat", { line: "" }).catch(() => null), BEAT_MS);
-serve().catch(() => {
+
+function end() {
   clearInterval(beat);
   state.textContent = "Done: the bench has ended.";
-});
+}
+
+serve().catch(end);

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 FRAGMENTS = [
-    "<b>", "</b>", "<br/>", "<!--", "-->", "<script>", "</script>", "<STYLE >", "</style>", "<a href='x'>", "<", ">",
-    "< 3", "&amp;", "&amp", "&lt;b&gt;", "&notit;", "&NotEqualTilde;", "&nosuch;", "&", "&#", "#39;", "&#39;", "&#x27;",
-    "&#0;", "&#128;", "&#129;", "&#xD800;", "&#x110000;", "&#xFFFE;", "&#11;", "&#99999999999;", "&#٣٤;", "#٣٤;",
-    "\u200b", "\ufeff", "\u180e", "\x85", "\x1c", "\xa0", "\u3000", "e\u0301", "ﬁ", "Ω", "ΟΔΟΣ", "İ", "ß", "中文", "𠀀丽",
-    "한국어", "naïve", "[SEP]", "[CLS]", "[pad]", "goal", "shares", "##s", "word" * 40, "\u2e43", "،", "👩‍👧", "🏳️‍🌈",
+    "<b>", "</b>", "<br/>", "<!--", "-->", "<script>", "</script>", "<STYLE >", "</style>", "<a href='x'>",
+    "<", ">", "< 3", "&amp;", "&amp", "&lt;b&gt;", "&notit;", "&NotEqualTilde;", "&nosuch;", "&", "&#",
+    "#39;", "&#39;", "&#x27;", "&#0;", "&#128;", "&#129;", "&#xD800;", "&#x110000;", "&#xFFFE;", "&#11;",
+    "&#99999999999;", "&#٣٤;", "#٣٤;", "\u200b", "\ufeff", "\u180e", "\x85", "\x1c", "\xa0", "\u3000",
+    "e\u0301", "ﬁ", "Ω", "ΟΔΟΣ", "İ", "ß", "中文", "𠀀丽", "한국어", "naïve", "[SEP]", "[CLS]", "[pad]",
+    "goal", "shares", "##s", "word" * 40, "\u2e43", "،", "👩\u200d👧",
 ]  # fmt: skip
 
 
@@ -68,8 +69,10 @@ def tab(served: Any) -> Iterator[Any]:
         opened.goto(f"{served.url}blank.html")
         opened.evaluate(
             """async () => {
-              for (const name of ["edgewise", "text", "bert"]) globalThis[name] = await import(`./web/${name}.js`);
-              globalThis.failed = (promise) => promise.then(() => null, (error) => [error.name, error.message]);
+              for (const name of ["edgewise", "text", "bert"]) {
+                globalThis[name] = await import(`./web/${name}.js`);
+              }
+              globalThis.failed = (work) => work.then(() => null, ({ name, message }) => [name, message]);
             }"""
         )
         yield opened

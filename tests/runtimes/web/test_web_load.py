@@ -20,8 +20,8 @@ def test_golden_logits_and_answers(tab: Any, tiny_bundle: Path, variant: str) ->
     told = tab.evaluate(
         """async ([variant, golden, texts]) => {
           const model = await edgewise.load("./tiny/", { variant });
-          const found = { logits: (await model.logits(golden)).map((row) => [...row]), about: model.describe() };
-          found.answers = [];
+          const logits = (await model.logits(golden)).map((row) => [...row]);
+          const found = { logits, about: model.describe(), answers: [] };
           for (const one of texts) found.answers.push(await model.classify(one));
           await model.close();
           return found;
@@ -47,7 +47,9 @@ def test_golden_logits_and_answers(tab: Any, tiny_bundle: Path, variant: str) ->
 def test_the_default_is_taken(tab: Any, tiny_bundle: Path) -> None:
     found = tab.evaluate("""async () => {
       const names = [];
-      for (const how of [{}, { engine: "litert" }]) names.push((await edgewise.load("./tiny", how)).describe().variant);
+      for (const how of [{}, { engine: "litert" }]) {
+        names.push((await edgewise.load("./tiny", how)).describe().variant);
+      }
       return names;
     }""")
     defaults = open_bundle(tiny_bundle).defaults
