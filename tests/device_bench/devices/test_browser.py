@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,6 +158,30 @@ def test_a_missing_engine_is_one_line(tiny_bundle: Path, tmp_path: Path) -> None
     environment = {"EDGEWISE_CACHE": str(tmp_path), "EDGEWISE_BROWSER": need_browser(), "PATH": "/nowhere"}
     _, err = ended(edgewise("check", tiny_bundle, "--on", "browser", **environment), 2)
     assert "npm is not installed" in err.strip().splitlines()[-1]
+
+
+def test_a_variant_that_the_engine_cannot_open_is_left_out(tiny_bundle: Path, tmp_path: Path) -> None:
+    from runtimes.bundle import open_bundle, seal
+
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "tiny.bundle"))
+    manifest = open_bundle(bundle).manifest
+    odd = {"onnx-int4": "onnx-int8", "tflite-full_int8": "tflite-dynamic_wi8_afp32"}
+    variants = {}
+    for name, like in odd.items():
+        file = f"variants/{name}/{Path(manifest['variants'][like]['file']).name}"
+        (bundle / file).parent.mkdir()
+        (bundle / file).write_bytes(b"no graph" * 100)
+        variants[name] = {**manifest["variants"][like], "file": file, "size_bytes": 800}
+    manifest["variants"] = {**variants, **{like: manifest["variants"][like] for like in odd.values()}}
+    files = [about["file"] for about in manifest["variants"].values()]
+    seal(bundle, manifest, ["tokenizer.json", "golden.npz", "parity.json", *files])
+    out, err = ended(edgewise("check", bundle, "--on", "browser", "--json"), 0)
+    assert list(json.loads(out)["browser"]["variants"]) == list(odd.values())
+    for name in odd:
+        assert f"browser: left out: {name}: " in err
+    words = ["bench", bundle, "--on", "browser", "--variant", "tflite-full_int8", "--out", tmp_path / "rows"]
+    _, err = ended(edgewise(*words), 2)
+    assert "tflite-full_int8 does not run there: @litertjs/core cannot open" in err.strip().splitlines()[-1]
 
 
 def test_software_webgpu_gives_parity_and_no_times(tiny_bundle: Path, tmp_path: Path) -> None:
