@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -86,11 +87,12 @@ class Started:
 class BrowserDevice:
     """The page that is served. `started`: the browser that we opened it in, None where others open it."""
 
-    def __init__(self, name: str, page: Page, started: Started | None) -> None:
+    def __init__(self, name: str, page: Page, started: Started | None, undo: object = None) -> None:
         self.name = name
         self.url = page.url
         self._page = page
         self._started = started
+        self._undo = undo
         self._about: dict[str, Any] | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -122,6 +124,8 @@ class BrowserDevice:
         raise InputError(f"{self.name}: no action {request['do']!r} in a browser")
 
     def _bench(self, request: dict[str, Any], progress: Progress) -> list[dict[str, Any]]:
+        if request["config"].get("sustained"):
+            raise InputError(f"{self.name}: a page has no sustained mode; bench it without")
         bundle = browser_rows.opened(self._page.files, str(request["bundle"]))
         asked = browser_rows.request(request, bundle)
         told = self._ask(asked, progress)
@@ -155,27 +159,31 @@ class BrowserDevice:
         if self._started:
             self._started.close()
         self._page.close()
+        if callable(self._undo):
+            self._undo()
+            self._undo = None
 
 
 def open(address: str = "browser", opener: Callable[[str], object] | None = None) -> BrowserDevice:
     """The bench page, in a browser that is found here, or where `opener` opens its URL (a phone, say).
 
-    Without either, the URL is printed for a person to open. The server is on 127.0.0.1, on the port that the
-    URL names. Raises DeviceError.
+    What `opener` returns is called when the device is closed, if it can be. Without either, the URL is printed
+    for a person to open. The server is on 127.0.0.1, on the port that the URL names. Raises DeviceError.
     """
     page = Page(address, site())
+    started, undo = None, None
     try:
-        started = None
         if opener is not None:
-            opener(page.url)
+            undo = opener(page.url)
         elif binary := find():
             started = Started(binary, page.url)
         else:
-            print(f"{address}: no Chrome, Chromium or Edge is found; open {page.url}", flush=True)
+            line = f"{address}: no Chrome, Chromium or Edge is found; open {page.url}"
+            print(line, file=sys.stderr, flush=True)
     except BaseException:
         page.close()
         raise
-    return BrowserDevice(address, page, started)
+    return BrowserDevice(address, page, started, undo)
 
 
 def find() -> str | None:
