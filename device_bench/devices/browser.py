@@ -167,8 +167,9 @@ class BrowserDevice:
 def open(address: str = "browser", opener: Callable[[str], object] | None = None) -> BrowserDevice:
     """The bench page, in a browser that is found here, or where `opener` opens its URL (a phone, say).
 
-    What `opener` returns is called when the device is closed, if it can be. Without either, the URL is printed
-    for a person to open. The server is on 127.0.0.1, on the port that the URL names. Raises DeviceError.
+    What `opener` returns is called when the device is closed, if it can be. Without either, the URL is
+    printed for a person to open. The server is on 127.0.0.1, on the port that the URL names.
+    Raises DeviceError.
     """
     page = Page(address, site())
     started, undo = None, None

@@ -61,7 +61,7 @@ def served(tiny_bundle: Any) -> Iterator[Any]:
     page.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # one driver of browsers at a time
 def tab(served: Any) -> Iterator[Any]:
     """A tab with the modules `edgewise`, `text` and `bert` loaded."""
     with chromium() as context:
