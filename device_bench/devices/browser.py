@@ -2,13 +2,10 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +35,22 @@ FLAGS = (
 )  # fmt: skip
 
 
+# Ends the browser and removes its profile when standard input ends: by `close`, or because we were killed.
+WATCHER = """
+import os, shutil, signal, sys, time
+sys.stdin.read()
+pid, profile = int(sys.argv[1]), sys.argv[2]
+try:
+    os.killpg(pid, signal.SIGKILL) if hasattr(os, "killpg") else os.kill(pid, signal.SIGTERM)
+except OSError:
+    pass
+until = time.monotonic() + 10  # its children may still be writing there
+while os.path.exists(profile) and time.monotonic() < until:
+    shutil.rmtree(profile, ignore_errors=True)
+    time.sleep(0.05)
+"""
+
+
 class Started:
     """A browser of ours in a profile of its own. Closed, nothing of it is left."""
 
@@ -62,26 +75,23 @@ class Started:
                 f"browser: {binary} does not start ({error.strerror}); name another one in EDGEWISE_BROWSER"
             ) from None
 
+        self._watcher = subprocess.Popen(
+            [sys.executable, "-I", "-c", WATCHER, str(self._process.pid), self._profile],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+
     def gone(self) -> str | None:
         """Why it went away, if it did."""
-        code = self._process.poll()
-        return (
-            None if code is None else f"the browser ended (code {code}); look at its memory and start again"
-        )
+        if (code := self._process.poll()) is None:
+            return None
+        return f"the browser ended (code {code}); look at its memory and start again"
 
     def close(self) -> None:
-        """Its whole process group, then the profile."""
-        if hasattr(os, "killpg"):
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        else:
-            self._process.kill()
+        """The watcher ends its process group and removes the profile."""
+        self._process.poll()
+        self._watcher.communicate()
         self._process.wait()
-        for _ in range(50):  # its children may still be writing there
-            shutil.rmtree(self._profile, ignore_errors=True)
-            if not Path(self._profile).exists():
-                return
-            time.sleep(0.1)
 
 
 class BrowserDevice:

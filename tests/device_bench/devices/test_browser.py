@@ -107,14 +107,27 @@ def test_bench_gives_rows_of_the_usual_schema(
 
 def test_a_browser_that_is_killed_ends_with_5(tiny_bundle: Path, tmp_path: Path) -> None:
     running = edgewise("bench", tiny_bundle, "--on", "browser", "--out", tmp_path / "rows.jsonl")
-    assert running.stderr is not None
-    for line in running.stderr:
-        if "bench: opening" in line:
-            break
+    until_it_opens(running)
     os.kill(_child_of(running.pid), signal.SIGKILL)
     _, err = ended(running, 5)
     assert err.strip().splitlines()[-1].startswith("edgewise: browser: the browser ended")
     assert not (tmp_path / "rows.jsonl").exists()
+
+
+def until_it_opens(running: "subprocess.Popen[str]") -> None:
+    assert running.stderr is not None
+    for line in running.stderr:
+        if "bench: opening" in line:
+            return
+    raise AssertionError("the bench did not start")
+
+
+def test_nothing_is_left_when_the_command_is_killed(tiny_bundle: Path, tmp_path: Path) -> None:
+    running = edgewise("bench", tiny_bundle, "--on", "browser", "--out", tmp_path / "rows.jsonl")
+    until_it_opens(running)
+    assert left_behind()
+    running.kill()
+    running.communicate()
 
 
 def _child_of(parent: int) -> int:
@@ -124,7 +137,7 @@ def _child_of(parent: int) -> int:
             process = status.parent
             if int(status.read_text().rpartition(")")[2].split()[1]) != parent:
                 continue
-            if b"edgewise-browser-" in (process / "cmdline").read_bytes():
+            if b"--user-data-dir=" in (process / "cmdline").read_bytes():
                 return int(process.name)
     raise AssertionError("no browser was started")
 
@@ -153,6 +166,19 @@ def test_a_page_that_never_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             device.describe()
     finally:
         device.close()
+
+
+def test_the_address_is_printed_where_no_browser_is_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("EDGEWISE_BROWSER", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(browser, "BROWSERS", ("chromium",))
+    device = browser.open()
+    device.close()
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1
+    assert f"no Chrome, Chromium or Edge is found; open {device.url}" in told.err
 
 
 def test_a_missing_engine_is_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
