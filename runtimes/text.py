@@ -17,6 +17,8 @@ from runtimes.errors import BundleError
 _BROKEN_ENTITY = re.compile(r"&?#(\d{2,5});")
 # One pass over comments and tags; no branch can cross a "<", so that the time stays linear.
 _TAG = re.compile(r"<!--|-->|<(/?)([a-zA-Z][a-zA-Z0-9]*)[^<>]*>")
+# Numeric entities without their leading zeros: Python reads no number of more than 4,300 digits.
+_NUMERIC_ENTITY = re.compile(r"&#0*([0-9]+)(;?)")
 _HIDDEN = ("script", "style")
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\ufeff]+")
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -27,11 +29,17 @@ ROWS = 32
 
 def clean(text: str) -> str:
     """Plain text: entities decoded, tags, scripts and comments dropped, NFC, white space folded."""
-    text = html.unescape(_BROKEN_ENTITY.sub(r"&#\1;", text))
+    text = html.unescape(_NUMERIC_ENTITY.sub(_shortened, _BROKEN_ENTITY.sub(r"&#\1;", text)))
     if "<" in text:
         text = _without_tags(text)
     text = unicodedata.normalize("NFC", _LONE_SURROGATE.sub("\ufffd", text))
     return _BLANK.sub(" ", text).strip()
+
+
+def _shortened(entity: re.Match[str]) -> str:
+    """What no character has becomes U+FFFD, as in HTML."""
+    digits, end = entity.groups()
+    return "\ufffd" if len(digits) > 7 else f"&#{digits}{end}"
 
 
 def _without_tags(text: str) -> str:

@@ -83,3 +83,8 @@ def test_pad():
     assert feeds["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0]]
     assert feeds["token_type_ids"].sum() == 0
     assert {array.dtype.name for array in feeds.values()} == {"int64"}
+
+
+def test_entities_of_any_length_are_read():
+    assert clean("a &#" + "9" * 5_000 + "; b") == "a \ufffd b"
+    assert clean("&#" + "0" * 5_000 + "65;&#0066&#x43;") == "ABC"
