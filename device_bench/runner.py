@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import threading
 import zipfile
@@ -35,7 +36,7 @@ def describe(request: dict[str, Any]) -> dict[str, Any]:
         "device": {**machine.describe(), "throttled": machine.throttled()},
         "emulated": machine.emulated(),
         "python": platform.python_version(),
-        "machine": platform.machine(),
+        "machine": _machine(),
         "libc": list(platform.libc_ver()),
         "packages": {name: found for name in NEEDED if (found := _version(name))},
         "engines": {
@@ -45,6 +46,12 @@ def describe(request: dict[str, Any]) -> dict[str, Any]:
             if (found := _version(name))
         },
     }
+
+
+def _machine() -> str:
+    """The processor as packages name it: a 32-bit system may run on a 64-bit kernel (Raspberry Pi OS)."""
+    small = {"aarch64": "armv7l", "x86_64": "i686"} if sys.maxsize < 2**32 else {}
+    return small.get(platform.machine(), platform.machine())
 
 
 def _version(distribution: str) -> str | None:
@@ -118,6 +125,8 @@ def _hold(folder: Path, lease: Any) -> None:
     while lease.read(1):
         pass
     shutil.rmtree(folder, ignore_errors=True)
+    if os.getpgrp() == os.getpid():  # alone in its group (SSH): what it has started ends, too
+        os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)
 
 
