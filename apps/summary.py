@@ -55,13 +55,13 @@ def _rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     for row in rows:
         if not row["tokenization"]:
             continue
-        metric, ratio = row["metric"], row.get("ratio_to")
+        metric, ratio, latency = row["metric"], row.get("ratio_to"), row["latency_ms"]
         lines.append(
             (
                 row["entry"],
                 f"{metric['value']:.4f}" if metric else "",
                 str(metric["n"]) if metric else "",
-                f"{row['latency_ms']['p50']:.2f}",
+                f"{latency['p50']:.2f}" if latency else "",
                 f"{ratio['speed']:.1f}" if ratio else "",
                 f"{row['size_bytes'] / 1e6:.1f}",
             )

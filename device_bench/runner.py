@@ -116,8 +116,13 @@ def answer_to(request: dict[str, Any]) -> dict[str, Any]:
         where = f"{error.filename}: " if error.filename else ""
         return {"error": "DeviceError", "message": f"{where}{error.strerror or error}"}
     except Exception as error:
-        line = (str(error).strip() or "no message").splitlines()[0]
-        return {"error": EngineError.__name__, "message": f"{type(error).__name__}: {line[:300]}"}
+        return {"error": EngineError.__name__, "message": f"{type(error).__name__}: {_line(error)[:300]}"}
+
+
+def _line(error: Exception) -> str:
+    """The first line of somebody else's error; of numpy's page on imports the one that says why."""
+    lines = (str(error).strip() or "no message").splitlines()
+    return next((line for line in lines if line.startswith("Original error was")), lines[0])
 
 
 def _hold(folder: Path, lease: Any) -> None:

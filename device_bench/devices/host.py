@@ -93,6 +93,7 @@ class HostDevice:
         if archive is not None:
             self.push({"site.zip": archive})
             self.run({"do": "unpack", "archive": f"{self._channel.work}/site.zip", "folder": self._site})
+            self._about = self.run({"do": "describe"})  # with what was pushed
         return has
 
     def run(

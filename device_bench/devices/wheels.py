@@ -173,7 +173,7 @@ def _download(pin: str, python: str, tags: list[str], folder: str) -> str | None
 
 
 def archive_of(wheels: Sequence[Path]) -> Path:
-    """One archive of what the wheels unpack to, less what a device does not need. The same bytes each time."""
+    """One archive of what the wheels unpack to, less what a device does not need: the same bytes always."""
     key = hashlib.sha256("\n".join(sorted(wheel.name for wheel in wheels)).encode()).hexdigest()[:16]
     target = cache_folder() / "sites" / f"{key}.zip"
     if zipfile.is_zipfile(target):
