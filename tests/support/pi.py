@@ -16,11 +16,10 @@ from pathlib import Path
 import pytest
 
 TOOLS = ("mmdebstrap", "proot", "qemu-aarch64-static", "ssh", "ssh-keygen")
-QEMU = {"arm64": "qemu-aarch64-static", "armhf": "qemu-arm-static"}
-MACHINES = {"arm64": "aarch64", "armhf": "armv7l"}
+MACHINES = {"arm64": "aarch64", "armhf": "armv7l", "amd64": "x86_64"}
 PACKAGES = ["python3", "openssh-server", "dash", "bash", "coreutils", "libstdc++6"]
 MORE = {"arm64": [], "armhf": ["python3-numpy"]}
-# Processor → part number and flags as a Pi's kernel shows them (Pi 4, Pi 5; Pi 2 and 32-bit systems).
+# Processor → part number and flags as a Pi's kernel shows them (Pi 4, Pi 5; Pi 3 with a 32-bit system).
 CPUS = {
     "cortex-a72": ("0xd08", "fp asimd evtstrm crc32 cpuid"),
     "cortex-a76": (
@@ -61,8 +60,8 @@ def lacking(reason: str) -> None:
     pytest.skip(reason)
 
 
-def need_pi() -> None:
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+def need_pi(*more: str) -> None:
+    missing = [tool for tool in (*TOOLS, *more) if shutil.which(tool) is None]
     if missing:
         lacking(f"no {', '.join(missing)}; apt-get install qemu-user-static mmdebstrap proot openssh-client")
 
@@ -82,8 +81,13 @@ def system(arch: str) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             lacking(f"mmdebstrap made no {arch} system: {done.stderr.strip()[-300:]}")
-        for folder in ("run/sshd", "inst", "home/pi"):
+        for folder in ("run/sshd", "inst", "home/pi", "proc"):
             (beside / folder).mkdir(parents=True, exist_ok=True)
+        if arch == "armhf":  # run without proot (see `python32`): what it finds under its prefix it takes
+            describe_cpu(beside / "proc/cpuinfo", beside / "sys", "cortex-a7", 7)
+            libraries = beside / "usr/lib/arm-linux-gnueabihf"
+            for name in ("blas", "lapack"):  # the links that installing would have made
+                (libraries / f"lib{name}.so.3").symlink_to(f"{name}/lib{name}.so.3")
         (beside / "etc/passwd").write_text(PASSWD)
         (beside / "etc/group").write_text(GROUP)
         for waste in ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/cache/apt", "var/lib/apt"):
@@ -92,6 +96,25 @@ def system(arch: str) -> Path:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return root
+
+
+def describe_cpu(cpuinfo: Path, sys: Path, cpu: str, architecture: int) -> None:
+    """What a Pi's kernel says of its processor; the engines read it, and die of an x86 one."""
+    part, flags = CPUS[cpu]
+    core = f"Features\t: {flags}\nCPU implementer\t: 0x41\nCPU architecture: {architecture}\n"
+    core += f"CPU part\t: {part}\n"
+    cpuinfo.write_text("".join(f"processor\t: {number}\n{core}\n" for number in range(4)))
+    cores = sys / "devices/system/cpu"
+    cores.mkdir(parents=True)
+    for name in ("possible", "present", "online"):
+        (cores / name).write_text("0-3\n")
+
+
+def python32() -> tuple[str, ...]:
+    """How to start the Python of a 32-bit ARM system, alone: proot does not carry all 32-bit calls."""
+    need_pi("qemu-arm-static")
+    root = system("armhf")
+    return ("qemu-arm-static", "-L", str(root), str(root / "usr/bin/python3.11"))
 
 
 def _mirror() -> list[str]:
@@ -130,7 +153,6 @@ class Pi:
 
     folder: Path
     cpu: str = "cortex-a72"
-    arch: str = "arm64"
     packages: Path | None = None  # what is installed there beside Debian's own
     disk_mb: int | None = None  # a home of that size, on a file system of its own
     port: int = 0
@@ -146,21 +168,14 @@ class Pi:
         for name in ("host_key", "key"):
             keygen(self.folder / name)
         shutil.copy(self.folder / "key.pub", self.folder / "authorized_keys")
-        part, flags = CPUS[self.cpu]
-        core = f"Features\t: {flags}\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: {part}\n"
-        text = "".join(f"processor\t: {core_id}\n{core}\n" for core_id in range(4))
-        (self.folder / "cpuinfo").write_text(text)
-        cores = self.folder / "sys/devices/system/cpu"  # the engines' cpuinfo library reads these
-        cores.mkdir(parents=True)
-        for name in ("possible", "present", "online"):
-            (cores / name).write_text("0-3\n")
+        describe_cpu(self.folder / "cpuinfo", self.folder / "sys", self.cpu, 8)
         self.port = free_port()
         (self.folder / "sshd_config").write_text(SSHD.format(port=self.port, cpu=self.cpu))
         return self.on()
 
     def on(self) -> "Pi":
         here = self.folder
-        command = ["proot", "-q", QEMU[self.arch], "-0", "-r", str(system(self.arch))]
+        command = ["proot", "-q", "qemu-aarch64-static", "-0", "-r", str(system("arm64"))]
         binds = {"/dev": "/dev", "/proc": "/proc", here / "cpuinfo": "/proc/cpuinfo", here: "/inst"}
         binds |= {here / "sys": "/sys", here / "home": "/home/pi", here / "tmp": "/tmp"}
         if self.packages:
