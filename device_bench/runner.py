@@ -63,9 +63,14 @@ def _version(distribution: str) -> str | None:
 
 def unpack(request: dict[str, Any]) -> dict[str, Any]:
     """An archive of packages (of our own making) into a folder of the work folder."""
-    with zipfile.ZipFile(request["archive"]) as archive:
-        archive.extractall(request["folder"])  # refuses to leave the folder
-    Path(request["archive"]).unlink()
+    try:
+        with zipfile.ZipFile(request["archive"]) as archive:
+            archive.extractall(request["folder"])  # refuses to leave the folder
+    except OSError:  # a full disk: the answer needs some of it, too
+        shutil.rmtree(request["folder"], ignore_errors=True)
+        raise
+    finally:
+        Path(request["archive"]).unlink()
     return {}
 
 
@@ -146,8 +151,12 @@ def main() -> int:
         threading.Thread(target=_hold, args=args, daemon=True).start()
     answer = answer_to(request)
     beside = answer_file.with_suffix(".part")
-    beside.write_text(json.dumps(answer), encoding="utf-8")
-    beside.replace(answer_file)
+    try:
+        beside.write_text(json.dumps(answer), encoding="utf-8")
+        beside.replace(answer_file)
+    except OSError as error:
+        print(f"no answer could be written: {error.strerror}", file=sys.stderr, flush=True)
+        return 2
     return 1 if "error" in answer else 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 TOOLS = ("mmdebstrap", "proot", "qemu-aarch64-static", "ssh", "ssh-keygen")
+SSH = shutil.which("ssh")  # the real one: tests put a wrapper before it
 MACHINES = {"arm64": "aarch64", "armhf": "armv7l", "amd64": "x86_64"}
 PACKAGES = ["python3", "openssh-server", "dash", "bash", "coreutils", "libstdc++6"]
 MORE = {"arm64": [], "armhf": ["python3-numpy"]}
@@ -250,7 +251,7 @@ class Pi:
         lines += [f"UserKnownHostsFile {folder / 'known_hosts'}", "GlobalKnownHostsFile none"]
         lines += ["HostKeyAlias standin"]
         (folder / "config").write_text("\n".join(lines) + "\n")
-        script = f'#!/bin/sh\nexec {shutil.which("ssh")} -F "{folder / "config"}" "$@"\n'
+        script = f'#!/bin/sh\nexec {SSH} -F "{folder / "config"}" "$@"\n'
         (folder / "ssh").write_text(script)
         (folder / "ssh").chmod(0o755)
         return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -343,19 +344,16 @@ def test_a_push_that_broke_off_goes_on_where_it_was(bare, tmp_path, monkeypatch)
 
 @pytest.mark.device
 def test_ctrl_c_in_the_middle_of_a_push_leaves_nothing(bare, tmp_path, monkeypatch):
-    class Interrupted(bytes):
-        pass
+    data = os.urandom(30_000_000)
 
-    def stop(*_):
-        raise KeyboardInterrupt
+    def stop_once_it_runs():
+        eventually(lambda: any(name.endswith(".part") for name in bare.left()))
+        os.kill(os.getpid(), signal.SIGINT)
 
-    before = signal.signal(signal.SIGALRM, stop)
-    try:
-        with pytest.raises(KeyboardInterrupt), connected(bare, tmp_path, monkeypatch) as device:
-            signal.setitimer(signal.ITIMER_REAL, 0.2)
-            device.push({f"big{number}": os.urandom(20_000_000) for number in range(40)})
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(KeyboardInterrupt), connected(bare, tmp_path, monkeypatch) as device:
+        threading.Thread(target=stop_once_it_runs, daemon=True).start()
+        for _ in range(100):
+            device.push({"big": data})
     emptied(bare)
 
 
