@@ -257,15 +257,19 @@ def test_no_ssh_here_is_one_line(small_bundle, tmp_path):
 
 @pytest.mark.device
 def test_no_python_there_is_one_line(bare, small_bundle, tmp_path):
-    """A login whose PATH has no python3."""
-    keys = bare.folder / "authorized_keys"
+    """A login that finds `cat`, and no python3."""
+    keys, only = bare.folder / "authorized_keys", bare.home() / "only"
     before = keys.read_text()
-    keys.write_text(f'command="PATH=/none; eval $SSH_ORIGINAL_COMMAND" {before}')
+    only.mkdir()
+    (only / "cat").symlink_to("/bin/cat")
+    keys.write_text(f'command="PATH=/home/pi/only; eval \\"$SSH_ORIGINAL_COMMAND\\"" {before}')
     try:
         done = edgewise("check", small_bundle, "--on", bare.address, env=bare.client(tmp_path))
     finally:
         keys.write_text(before)
-    failed(done, 5 if "not reached" in done.stderr else 2, bare.address)
+        shutil.rmtree(only)
+    failed(done, 2, bare.address, "no python3 there; install Python 3.11")
+    emptied(bare)
 
 
 @pytest.mark.device
