@@ -76,6 +76,8 @@ def _at_once(work: Callable[[str], Any], on: Sequence[str]) -> list[Any]:
     """Every device to its end, so that each is cleaned up; then the first error, if there was one."""
     if len(set(on)) != len(on):
         raise InputError("a device is named twice")
+    if len(on) == 1:
+        return [work(on[0])]  # in this thread, which is the one that Ctrl-C interrupts
     with ThreadPoolExecutor(len(on)) as pool:
         return [one.result() for one in [pool.submit(work, address) for address in on]]
 

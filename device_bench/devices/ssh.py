@@ -35,6 +35,7 @@ OPTIONS = (
 )  # fmt: skip
 START = "edgewise-start"
 BEAT, PATIENCE = 20.0, 90.0
+MAX_ANSWER = 256 << 20
 KEEPER = Path(__file__).with_name("keeper.py")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*\$?")
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -189,9 +190,10 @@ class SSHChannel:
     def exec(self, command: Sequence[str], timeout: float, progress: Progress) -> Done:
         line = f"echo {START} && exec {shlex.join(command)}"
         with self._whole():
-            done = follow(self._command(*self._shared(), line=line), timeout, progress, self.name)
-        if done.code == 255 and self._is_gone():
-            raise self._lost()
+            there = self._command(*self._shared(), line=line)
+            done = follow(there, timeout, lambda words: progress(_plain(words)), self.name)
+            if done.code == 255 and self._is_gone():
+                raise self._lost()
         return Done(done.code, done.stdout.partition(f"{START}\n".encode())[2], done.stderr)
 
     def put(self, data: Path | bytes, name: str) -> None:
@@ -229,6 +231,9 @@ class SSHChannel:
             if "size" not in answer:
                 raise DeviceError(f"{self.name}: {name}: {answer['error']}")
             assert self._keeper.stdout is not None
+            if not 0 <= answer["size"] <= MAX_ANSWER:
+                self._cut = True
+                raise DeviceError(f"{self.name}: {name} is said to have {answer['size']} bytes; not taken")
             data = self._keeper.stdout.read(answer["size"])
         if len(data) != answer["size"]:
             raise self._lost()
@@ -245,7 +250,7 @@ class SSHChannel:
         if not line.endswith(b"\n"):
             self._is_gone()
             raise self._lost()
-        return dict(json.loads(line))
+        return dict(json.loads(_plain(line.decode(errors="replace").rstrip("\n"))))
 
     def close(self) -> None:
         """Ends the session. What it left there is removed: at once, or by the other side's own means."""
@@ -283,6 +288,11 @@ def _read_until(child: "subprocess.Popen[bytes]", mark: str) -> str | None:
         if line.startswith(mark.encode()):
             return line.decode()[len(mark) :]
     return None
+
+
+def _plain(words: str) -> str:
+    """What a device says, without what a terminal would act on."""
+    return "".join(letter if letter.isprintable() else "?" for letter in words)
 
 
 def _send(child: "subprocess.Popen[bytes]", data: bytes) -> None:

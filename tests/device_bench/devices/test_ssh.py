@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -347,17 +346,12 @@ def test_a_push_that_broke_off_goes_on_where_it_was(bare, tmp_path, monkeypatch)
 
 
 @pytest.mark.device
-def test_ctrl_c_in_the_middle_of_a_push_leaves_nothing(bare, tmp_path, monkeypatch):
-    data = os.urandom(30_000_000)
-
-    def stop_once_it_runs():
+def test_ctrl_c_in_the_middle_of_a_push_leaves_nothing(bare, small_bundle, tmp_path):
+    words = ["check", small_bundle, "--on", bare.address]
+    with started(*words, env=bare.client(tmp_path), until=f"{bare.address}: pushing packages") as process:
         eventually(lambda: any(name.endswith(".part") for name in bare.left()))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt), connected(bare, tmp_path, monkeypatch) as device:
-        threading.Thread(target=stop_once_it_runs, daemon=True).start()
-        for _ in range(100):
-            device.push({"big": data})
+        os.killpg(process.pid, signal.SIGINT)
+        assert ended(process).returncode == 130
     emptied(bare)
 
 
@@ -413,6 +407,10 @@ def test_nothing_that_is_said_is_read_by_a_shell(bare, tmp_path, monkeypatch):
         script = "import json, sys; print(json.dumps(sys.argv[1:]))"
         done = channel.exec(["python3", "-c", script, *words], 60, lambda line: None)
         assert json.loads(done.stdout) == words
+        heard = []
+        script = "import sys; print('\\x1b]0;owned\\x07', file=sys.stderr); sys.exit(9)"
+        assert channel.exec(["python3", "-c", script], 60, heard.append).code == 9
+        assert heard == ["?]0;owned?"]  # a terminal is not spoken to
         for name in ("../x", "/tmp/x", "a;b", "$(x)", "a b", "-x/../../y", "a\nb", ""):
             with pytest.raises(InputError, match="is not allowed"):
                 channel.put(b"x", name)
