@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -13,62 +12,16 @@ from pathlib import Path
 
 import pytest
 from cable import Cable
-from hypothesis import given
-from hypothesis import strategies as st
 from pi import Pi, free_port, keygen, lacking, need_pi, packages
 
 from device_bench.devices import reach
-from device_bench.devices.ssh import SSHChannel, parse
+from device_bench.devices.ssh import SSHChannel
 from device_bench.devices.wheels import VERSIONS
 from runtimes.bundle import open_bundle, seal
 from runtimes.errors import DeviceError, InputError
 
 ROOT = Path(__file__).parents[3]
 
-
-# addresses
-
-
-@pytest.mark.parametrize(
-    "address, parts",
-    [
-        ("pi@raspberrypi.local", ("raspberrypi.local", "pi", None)),
-        ("pi@10.0.0.7:2222", ("10.0.0.7", "pi", 2222)),
-        ("my-alias", ("my-alias", None, None)),
-        ("a.b_c+d$@host", ("host", "a.b_c+d$", None)),
-        ("pi@[fe80::1%eth0]:22", ("fe80::1%eth0", "pi", 22)),
-        ("[::1]", ("::1", None, None)),
-    ],
-)
-def test_an_address_is_taken_apart(address, parts):
-    found = parse(address)
-    assert (found.host, found.user, found.port) == parts
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "", "@host", "pi@", "pi@host:", "pi@host:0", "pi@host:65536", "pi@host:x", "pi@host:22:22", "::1",
-        "-oProxyCommand=x", "pi@-oProxyCommand=x", "-l@host", "a b@host", "pi@ho st", "pi@$(x)", "`x`@host",
-        "pi;x@host", "pi@host/x", "pi@[::1", "pi@[::1]22", "pi@[host]", "pi@host\n", "pi@ho'st", "pi@h%h",
-    ],
-)  # fmt: skip
-def test_what_is_no_address_is_refused(address):
-    with pytest.raises(InputError, match="name a host as USER@HOST"):
-        parse(address)
-
-
-@given(st.text(max_size=30))
-def test_no_address_gives_ssh_an_option_or_a_shell_a_word(text):
-    try:
-        found = parse(text)
-    except InputError:
-        return
-    for word in (found.host, found.user or "pi"):
-        assert re.fullmatch(r"[\w.+:%$-]+", word, re.ASCII) and not word.startswith("-")
-
-
-# the stand-in
 
 pytestmark = pytest.mark.slow
 
