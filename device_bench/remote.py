@@ -78,9 +78,23 @@ def _carry(device: Device, bundle: Bundle, variants: Sequence[str] | None) -> li
         )
     if left:
         say(f"{device.name}: left out, no engine there: {', '.join(left)}")
+    if not variants:
+        names = _without_misread(device, bundle, names)
     say(f"{device.name}: pushing {', '.join(names)}")
     device.push(part_of(bundle, names))
     return names
+
+
+def _without_misread(device: Device, bundle: Bundle, names: list[str]) -> list[str]:
+    """tflite-runtime refuses most quantized variants (see `runtimes.engines.litert`); fp32 serves there."""
+    if not str(device.describe()["engines"].get("litert", "")).startswith("tflite-runtime"):
+        return names
+    about = bundle.variants
+    kept = [n for n in names if about[n]["engine"] != "litert" or about[n]["precision"] == "fp32"]
+    if kept and kept != names:
+        left = ", ".join(name for name in names if name not in kept)
+        say(f"{device.name}: left out, tflite-runtime there misreads it: {left}")
+    return kept or names
 
 
 def part_of(bundle: Bundle, names: Sequence[str]) -> dict[str, Path | bytes]:

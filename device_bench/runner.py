@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import threading
 import zipfile
@@ -35,7 +36,7 @@ def describe(request: dict[str, Any]) -> dict[str, Any]:
         "device": machine.describe(),
         "emulated": machine.emulated(),
         "python": platform.python_version(),
-        "machine": platform.machine(),
+        "machine": _machine(),
         "libc": list(platform.libc_ver()),
         "packages": {name: found for name in NEEDED if (found := _version(name))},
         "engines": {
@@ -47,6 +48,12 @@ def describe(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _machine() -> str:
+    """The processor as packages name it: a 32-bit system may run on a 64-bit kernel (Raspberry Pi OS)."""
+    small = {"aarch64": "armv7l", "x86_64": "i686"} if sys.maxsize < 2**32 else {}
+    return small.get(platform.machine(), platform.machine())
+
+
 def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)
@@ -56,9 +63,14 @@ def _version(distribution: str) -> str | None:
 
 def unpack(request: dict[str, Any]) -> dict[str, Any]:
     """An archive of packages (of our own making) into a folder of the work folder."""
-    with zipfile.ZipFile(request["archive"]) as archive:
-        archive.extractall(request["folder"])  # refuses to leave the folder
-    Path(request["archive"]).unlink()
+    try:
+        with zipfile.ZipFile(request["archive"]) as archive:
+            archive.extractall(request["folder"])  # refuses to leave the folder
+    except OSError:  # a full disk: the answer needs some of it, too
+        shutil.rmtree(request["folder"], ignore_errors=True)
+        raise
+    finally:
+        Path(request["archive"]).unlink()
     return {}
 
 
@@ -112,8 +124,13 @@ def answer_to(request: dict[str, Any]) -> dict[str, Any]:
         where = f"{error.filename}: " if error.filename else ""
         return {"error": "DeviceError", "message": f"{where}{error.strerror or error}"}
     except Exception as error:
-        line = (str(error).strip() or "no message").splitlines()[0]
-        return {"error": EngineError.__name__, "message": f"{type(error).__name__}: {line[:300]}"}
+        return {"error": EngineError.__name__, "message": f"{type(error).__name__}: {_line(error)[:300]}"}
+
+
+def _line(error: Exception) -> str:
+    """The first line of somebody else's error; of numpy's page on imports the one that says why."""
+    lines = (str(error).strip() or "no message").splitlines()
+    return next((line for line in lines if line.startswith("Original error was")), lines[0])
 
 
 def _hold(folder: Path, lease: Any) -> None:
@@ -121,6 +138,8 @@ def _hold(folder: Path, lease: Any) -> None:
     while lease.read(1):
         pass
     shutil.rmtree(folder, ignore_errors=True)
+    if os.getpgrp() == os.getpid():  # alone in its group (SSH): what it has started ends, too
+        os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)
 
 
@@ -135,8 +154,12 @@ def main() -> int:
         threading.Thread(target=_hold, args=args, daemon=True).start()
     answer = answer_to(request)
     beside = answer_file.with_suffix(".part")
-    beside.write_text(json.dumps(answer), encoding="utf-8")
-    beside.replace(answer_file)
+    try:
+        beside.write_text(json.dumps(answer), encoding="utf-8")
+        beside.replace(answer_file)
+    except OSError as error:
+        print(f"no answer could be written: {error.strerror}", file=sys.stderr, flush=True)
+        return 2
     return 1 if "error" in answer else 0
 
 

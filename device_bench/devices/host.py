@@ -91,8 +91,11 @@ class HostDevice:
         """Push packages that the engines need and the device lacks; the engines that it has then."""
         archive, has = wheels.missing(self.describe(), engines, progress)
         if archive is not None:
+            size = archive.stat().st_size / 1e6
+            progress(f"{self.name}: pushing packages for {', '.join(has)}, {size:.0f} MB")
             self.push({"site.zip": archive})
             self.run({"do": "unpack", "archive": f"{self._channel.work}/site.zip", "folder": self._site})
+            self._about = self.run({"do": "describe"})  # with what was pushed
         return has
 
     def run(

@@ -1,5 +1,6 @@
 """LiteRT (TensorFlow Lite): `ai_edge_litert`, else `tflite_runtime`, else `tensorflow.lite`."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -17,6 +18,8 @@ _INTERPRETERS = {
     "tflite_runtime": "tflite_runtime.interpreter",
     "tensorflow": "tensorflow.lite",
 }
+# Of these tflite-runtime 2.14 reads one scale where the weights have one a channel: wrong answers, no error.
+_ONE_SCALE = ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
 _DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
 
 
@@ -71,7 +74,10 @@ def open(
     providers: Sequence[str] = ("XNNPACK",),
     allow_fallback: bool = False,
 ) -> LiteRTSession:
-    """Open a .tflite. Raises EngineError where it cannot be opened or no delegate took the graph over."""
+    """Open a .tflite. Raises EngineError where it cannot be opened or no delegate took the graph over.
+
+    Also where tflite-runtime, LiteRT's predecessor, would compute something else (`_misread`).
+    """
     package, interpreter_class = _interpreter_class()
     model = {"model_content": source} if isinstance(source, bytes) else {"model_path": str(source)}
     try:
@@ -80,10 +86,16 @@ def open(
         session = LiteRTSession(interpreter, package, threads, variant)
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise EngineError(f"LiteRT cannot open {variant['file']}: {_first_line(error)}") from None
+    if package == "tflite_runtime" and _misread(interpreter):
+        raise EngineError(
+            f"tflite-runtime misreads {variant['file']}, whose weights have a scale a channel; "
+            "take an fp32 variant or install ai-edge-litert"
+        )
     unknown = [provider for provider in providers if provider != "XNNPACK"]
     if unknown and not allow_fallback:
         raise EngineError(f"LiteRT has no {', '.join(unknown)} here, only XNNPACK; allow the fallback")
-    if not _delegated(interpreter) and not allow_fallback:
+    plain = package == "tflite_runtime" and sys.maxsize < 2**32  # its 32-bit builds hold no XNNPACK
+    if not _delegated(interpreter) and not allow_fallback and not plain:
         raise EngineError(
             f"LiteRT runs {variant['file']} without XNNPACK, slowly; allow the fallback to go on"
         )
@@ -100,6 +112,14 @@ def _interpreter_class() -> tuple[str, Any]:
 def _delegated(interpreter: Any) -> bool:
     """Whether a delegate node stands in the plan: what was asked for is not always what runs."""
     return any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())
+
+
+def _misread(interpreter: Any) -> bool:
+    """Whether weights with several scales go into an operator that takes the first one for all."""
+    details = interpreter.get_tensor_details()
+    several = {one["index"] for one in details if len(one["quantization_parameters"]["scales"]) > 1}
+    operators = interpreter._get_ops_details()
+    return any(op["op_name"] in _ONE_SCALE and several.intersection(op["inputs"]) for op in operators)
 
 
 def _version(package: str) -> str:
