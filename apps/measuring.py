@@ -25,32 +25,33 @@ def measure_bundle(
     config: BenchConfig,
     on: Sequence[str] = (LOCAL,),
     profile: str | None = None,
+    browser: bool = False,
 ) -> list[dict[str, Any]]:
     """One interleaved run a device of the named variants (default: all); here the reference beside them.
 
-    `profile` runs it on this machine under the limits of a weaker one. A sustained run takes the bundle's
-    default variant where none is named. Several devices run at once, each in a thread of its own; all have
-    to succeed.
+    `profile` runs it on this machine under the limits of a weaker one, `browser` in the browsers of phones.
+    A sustained run takes the bundle's default variant where none is named. Several devices run at once, each
+    in a thread of its own; all have to succeed.
     """
     bundle = open_bundle(path)
     texts, labels = _sample(bundle, data)
-    if config.sustained and "browser" in on:
-        raise InputError("bench: --sustained runs where Python does, not in a page; leave out --on browser")
+    if config.sustained and (browser or "browser" in on):
+        raise InputError("bench: --sustained runs where Python does; leave it out for browsers")
     if config.sustained and not variants:
         variants = [choose(bundle) if tuple(on) == (LOCAL,) else bundle.defaults["*"]]
     if profile is not None and tuple(on) != (LOCAL,):
         raise InputError("bench: --profile limits this machine; leave out --on")
-    if tuple(on) == (LOCAL,) and profile is None:
+    if tuple(on) == (LOCAL,) and profile is None and not browser:
         return _here(path, bundle, reference, variants, texts, labels, config)
     if reference is not None:
         raise InputError("bench: --reference runs PyTorch here, without limits; leave out --on and --profile")
     from device_bench.devices import reach
     from device_bench.remote import bench_on
 
-    how = {"profile": profile, "threads": config.threads} if profile else {}
+    how: dict[str, Any] = {"profile": profile, "threads": config.threads} if profile else {}
 
     def measured(address: str) -> list[dict[str, Any]]:
-        with reach(address, **how) as device:
+        with reach(address, browser, **how) as device:
             return bench_on(device, bundle, variants, texts, labels, config, profile)
 
     return [row for rows in _at_once(measured, on) for row in rows]
@@ -89,7 +90,7 @@ def keep(path: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
     return list(files)
 
 
-def check_on(path: Path, on: Sequence[str]) -> dict[str, dict[str, Any]]:
+def check_on(path: Path, on: Sequence[str], browser: bool = False) -> dict[str, dict[str, Any]]:
     """Device → what `export.gate.check` gives, of the golden texts answered there. Raises GateError."""
     from device_bench.devices import reach
     from device_bench.remote import answers_on
@@ -99,7 +100,7 @@ def check_on(path: Path, on: Sequence[str]) -> dict[str, dict[str, Any]]:
     texts = [str(text) for text in bundle.golden()["texts"]]
 
     def checked(address: str) -> dict[str, Any]:
-        with reach(address) as device:
+        with reach(address, browser) as device:
             return check_answers(bundle, answers_on(device, bundle, None, texts))
 
     return dict(zip(on, _at_once(checked, on), strict=True))

@@ -3,7 +3,7 @@ from typing import Annotated
 
 import typer
 
-from apps.cli.options import Json, On, Threads, emit
+from apps.cli.options import Browser, Json, On, Threads, emit
 
 
 def bench(
@@ -19,6 +19,7 @@ def bench(
     ] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Only this variant; repeat for more.")] = None,
     on: On = None,
+    browser: Browser = False,
     profile: Annotated[
         str | None,
         typer.Option(help="Run here under the limits of a weak machine: pi-zero, pi4 or phone-low."),
@@ -54,7 +55,7 @@ def bench(
     from device_bench.rows import save_rows
 
     config = BenchConfig(threads=threads, quick=quick, sustained=sustained)
-    rows = measure_bundle(bundle, reference, data, variant, config, on or ["local"], profile)
+    rows = measure_bundle(bundle, reference, data, variant, config, on or ["local"], profile, browser)
     save_rows(rows, out)
     if add:
         keep(bundle, rows)

@@ -20,6 +20,7 @@ On = Annotated[
     list[str] | None,
     typer.Option("--on", help="local, browser, adb:SERIAL or USER@HOST[:PORT] (SSH); repeat for several."),
 ]
+Browser = Annotated[bool, typer.Option("--browser", help="With adb:SERIAL: the phone's own browser.")]
 Threads = Annotated[int, typer.Option(help="Threads of the engine.", min=1, max=1024)]
 
 

@@ -54,9 +54,16 @@ def kind_of(address: str) -> str:
 
 
 @contextmanager
-def reach(address: str, **how: Any) -> Iterator[Device]:
-    """The device at an address, closed behind the block. Raises InputError, DeviceError."""
-    device: Device = import_module(f"device_bench.devices.{kind_of(address)}").open(address, **how)
+def reach(address: str, browser: bool = False, **how: Any) -> Iterator[Device]:
+    """The device at an address, closed behind the block; with `browser`, the browser of a phone.
+
+    Raises InputError, DeviceError.
+    """
+    kind = kind_of(address)
+    if browser and kind != "adb":
+        raise InputError(f"{address}: --browser is for phones (adb:SERIAL); here it is --on browser")
+    module = import_module(f"device_bench.devices.{kind}")
+    device: Device = module.open_browser(address) if browser else module.open(address, **how)
     try:
         yield device
     finally:

@@ -14,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from device_bench.devices import Progress, android
+from device_bench.devices import Progress, android, browser
+from device_bench.devices.browser import BrowserDevice
 from device_bench.devices.host import Done, HostDevice, quiet
 from device_bench.devices.kit import Kit, kit
 from device_bench.devices.local import follow
@@ -72,9 +74,7 @@ STATES = {
 
 def open(address: str) -> HostDevice:
     """The device, its work folder made and the kit on it. Raises DeviceError, InputError, EngineError."""
-    serial = address.partition(":")[2]
-    if not serial:
-        raise InputError(f"device {address!r}: say which, as adb:SERIAL; adb shows {_shown(devices())}")
+    serial = named(address)
     check_state(serial)
     channel = AdbChannel(serial)
     try:
@@ -83,6 +83,14 @@ def open(address: str) -> HostDevice:
         channel.close()
         raise
     return Phone(channel)
+
+
+def named(address: str) -> str:
+    """The serial of an address. Raises InputError where there is none."""
+    serial = address.partition(":")[2]
+    if not serial:
+        raise InputError(f"device {address!r}: say which, as adb:SERIAL; adb shows {_shown(devices())}")
+    return serial
 
 
 def _say(line: str) -> None:
@@ -308,6 +316,23 @@ class Phone(HostDevice):
             for service in ("thermalservice", "battery")
         )
         return android.thermal(heat), android.battery(charge)
+
+
+def open_browser(address: str) -> BrowserDevice:
+    """The phone's own browser: the bench page of this machine, handed on through `adb reverse`.
+
+    Raises DeviceError, InputError as `open` does.
+    """
+    serial = named(address)
+    check_state(serial)
+
+    def show(url: str) -> Callable[[], None]:
+        with ExitStack() as stack:
+            stack.enter_context(reverse(serial, urlsplit(url).port or 80))
+            open_url(serial, url)
+            return stack.pop_all().close
+
+    return browser.open(address, opener=show)
 
 
 @contextmanager

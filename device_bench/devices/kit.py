@@ -15,18 +15,20 @@ import sys
 import tarfile
 import tempfile
 import threading
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_bench.devices import Progress
+from device_bench.devices import Progress, wheels
 from runtimes.errors import EngineError, InputError
 
 SUITE = "bookworm"
 PACKAGES = ("python3.11-minimal", "libpython3.11-stdlib", "libstdc++6")
-WHEELS = ("ai-edge-litert==2.3.0", "numpy==2.4.6", "onnxruntime==1.32.0", "tokenizers==0.22.2")
+PACKED = ("ai-edge-litert", "numpy", "onnxruntime", "tokenizers")
 SITE = "lib/python3/dist-packages"  # where Debian's Python looks below its home
-PLATFORMS = tuple(f"manylinux{tag}_aarch64" for tag in ("_2_34", "_2_28", "_2_27", "_2_17", "2014"))
+# What Debian's Python on arm64 would say of itself: wheels are chosen for it.
+TARGET = {"machine": "aarch64", "python": "3.11.2", "libc": ["glibc", "2.36"]}
 LIBRARIES = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1",
              "ld-linux-aarch64.so.1", "libgcc_s.so.1", "libstdc++.so.6", "libz.so.1", "libexpat.so.1",
              "libcrypto.so.3", "libssl.so.3", "libffi.so.8", "libbz2.so.1.0", "liblzma.so.5",
@@ -65,7 +67,17 @@ def kit(progress: Progress) -> Kit:
 
     Raises InputError where the tool for Debian's packages is missing, EngineError where a download fails.
     """
-    made_of = [SUITE, SITE, PACKAGES, WHEELS, LIBRARIES, LEFT_OUT, NOT_NEEDED, START, bool(_compiler())]
+    made_of = [
+        SUITE,
+        SITE,
+        PACKAGES,
+        [wheels.VERSIONS[name] for name in PACKED],
+        LIBRARIES,
+        LEFT_OUT,
+        NOT_NEEDED,
+        START,
+        bool(_compiler()),
+    ]
     folder = _cache() / "kit" / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     with _building:
         if not (folder / "kit.json").is_file():
@@ -92,7 +104,7 @@ def _build(folder: Path, progress: Progress) -> None:
         progress("kit: Debian's packages for arm64")
         _extract(root)
         progress("kit: wheels for arm64")
-        fetch(WHEELS, PLATFORMS, tree / SITE)
+        _install(tree / SITE, progress)
         _arrange(root, tree)
         digest = _pack(tree, made / "kit.tar.gz")
         unpacked = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
@@ -109,16 +121,14 @@ def _extract(root: Path) -> None:
     _must(command, "Debian's packages for arm64 were not fetched")
 
 
-def fetch(requirements: Sequence[str], platforms: Sequence[str], folder: Path) -> None:
-    """Wheels of pinned packages for another machine's Python 3.11, unpacked into a folder.
-
-    Raises EngineError with pip's last word where one cannot be had.
-    """
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-               "--target", str(folder), "--no-deps", "--no-compile", "--only-binary=:all:",
-               "--implementation=cp", "--python-version=3.11", "--abi=cp311", "--abi=abi3", "--abi=none",
-               *(f"--platform={platform}" for platform in platforms), *requirements]  # fmt: skip
-    _must(command, "the wheels for arm64 were not fetched")
+def _install(folder: Path, progress: Progress) -> None:
+    """The wheels of every package, unpacked into a folder."""
+    for package in PACKED:
+        wheel = wheels.fetch(package, wheels.VERSIONS[package], TARGET, progress)
+        if wheel is None:
+            raise EngineError(f"kit: {package} {wheels.VERSIONS[package]} has no wheel for arm64")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
 
 
 def _must(command: Sequence[str], what: str) -> None:

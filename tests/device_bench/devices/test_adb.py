@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from browsers import need_browser, need_packages
 
-from device_bench.devices import adb
+from device_bench.devices import adb, browser, reach
 from device_bench.devices.adb import KITS, SESSIONS, AdbChannel
 from device_bench.devices.host import quiet
 from device_bench.devices.kit import Kit
@@ -334,3 +336,24 @@ def test_a_page_opens_by_its_whole_address(client):
     assert asked == f"start -a android.intent.action.VIEW -d {url}\n"
     with pytest.raises(DeviceError, match="no browser opened"):
         adb.open_url("nobody", url)
+
+
+@pytest.mark.browser
+def test_the_phones_browser_gets_the_bench_page(client):
+    """`am` is a stub, so a browser of this machine opens what the phone's was told to open."""
+    need_browser()
+    need_packages()
+    device = adb.open_browser(f"adb:{client.serials[0]}")
+    try:
+        url = client.adb(0, "shell", "cat /data/local/am-was-called").split(" -d ")[1].strip()
+        assert f"tcp:{urlsplit(url).port}" in client.adb(0, "reverse", "--list")
+        started = browser.Started(browser.find(), url)
+        try:
+            assert "Chrom" in device.describe()["device"]["name"]
+        finally:
+            started.close()
+    finally:
+        device.close()
+    assert client.adb(0, "reverse", "--list").strip() == ""
+    with pytest.raises(InputError, match="--browser is for phones"), reach("local", browser=True):
+        pass
