@@ -69,10 +69,11 @@ def block(
     chip = [known.get(f"ro.soc.{key}", "") for key in ("manufacturer", "model")]
     soc = " ".join(part for part in chip if part and part != "unknown") or known.get("ro.board.platform")
     release, level = (known.get(f"ro.build.version.{key}") for key in ("release", "sdk"))
+    kernel = str(seen.get("os")).removeprefix(f"Android {release}, ")  # the runner there may know it already
     told = {
         "name": name.strip(),
         "soc": soc or known.get("ro.hardware"),
-        "os": f"Android {release} (API {level}), {seen.get('os')}" if release else None,
+        "os": f"Android {release} (API {level}), {kernel}" if release else None,
         "temperature_c": heat["temperature_c"],
         "throttled": heat["throttled"],
         "battery": charge if charge["level_percent"] is not None else None,
