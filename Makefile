@@ -32,8 +32,8 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/ready  ## pytest-benchmark: load, tokenize, infer, post-process
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+bench: .venv/ready  ## pytest-benchmark: load, tokenize, infer, post-process; BENCH=--benchmark-compare
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-autosave $(BENCH)
 
 executorch: .venv-executorch/ready  ## The environment of the executorch variants
 

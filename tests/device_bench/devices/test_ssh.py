@@ -15,10 +15,13 @@ from cable import Cable
 from pi import Pi, free_port, keygen, lacking, need_pi, packages
 
 from device_bench.devices import reach
+from device_bench.devices.host import code
 from device_bench.devices.ssh import SSHChannel
 from device_bench.devices.wheels import VERSIONS
+from device_bench.remote import part_of
 from runtimes.bundle import open_bundle, seal
 from runtimes.errors import DeviceError, InputError
+from runtimes.load import load
 
 ROOT = Path(__file__).parents[3]
 
@@ -387,3 +390,16 @@ def test_a_login_that_talks_and_another_session_are_no_trouble(bare, tmp_path, m
     finally:
         (bare.home() / ".bashrc").unlink()
     emptied(bare)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("variant", ["onnx-int8", "tflite-fp32"])
+def test_the_python_example_answers_there(equipped, tiny_bundle, tmp_path, monkeypatch, variant):
+    """examples/python on the arm64 host, with what `pip install edgewise[...]` would have brought."""
+    here = load(tiny_bundle, variant=variant)("wheat and corn")
+    with connected(equipped, tmp_path, monkeypatch) as device:
+        device.push({**part_of(open_bundle(tiny_bundle), [variant]), "code.zip": code(),
+                     "classify.py": ROOT / "examples/python/classify.py"})  # fmt: skip
+        command = ["env", f"PYTHONPATH={device.path('code.zip')}", "python3", device.path("classify.py")]
+        done = device._channel.exec([*command, device.path("bundle"), "wheat", "and", "corn"], 120, print)
+    assert done.stdout.decode() == f"{here.label} {here.score:.2f} ({variant})\n", done.stderr
