@@ -25,6 +25,21 @@ def table(rows: list[dict[str, Any]]) -> str:
     return _aligned(lines)
 
 
+def notes(rows: list[dict[str, Any]]) -> str:
+    """What a reader of the table must know: each remark once, with whom it concerns where that is not all."""
+    said: dict[str, list[str]] = {}
+    told = [row for row in rows if row["tokenization"]]
+    several = len({_device(row) for row in rows}) > 1
+    for row in told:
+        name = f"{_device(row)} {row['entry']}" if several else str(row["entry"])
+        for remark in filter(None, str(row["note"] or "").split("; ")):
+            said.setdefault(remark, []).append(name)
+    return "\n".join(
+        f"- {remark}" + ("" if len(names) == len(told) else f" ({', '.join(names)})")
+        for remark, names in said.items()
+    )
+
+
 def _device(row: dict[str, Any]) -> str:
     marks = [row["simulated_profile"], "emulated" if row["emulated"] else None]
     return " ".join([row["device"]["name"], *(f"({mark})" for mark in marks if mark)])

@@ -50,7 +50,7 @@ def bench(
     tokenization; cold start and peak memory in processes of their own.
     """
     from apps.measuring import keep, measure_bundle
-    from apps.summary import table
+    from apps.summary import notes, table
     from device_bench.bench import BenchConfig
     from device_bench.rows import save_rows
 
@@ -63,7 +63,4 @@ def bench(
         emit(rows)
     else:
         print(table(rows))
-        for row in rows:
-            if row["tokenization"]:
-                print(f"\n{row['entry']}: {row['note']}")
-        print(f"\n{out}")
+        print(f"\n{notes(rows)}\n\n{out}")

@@ -66,6 +66,11 @@ def test_the_table_tells_devices_apart_and_no_emulated_times():
     assert "Board 5 (emulated)" in lines[2] and "not told" in lines[2] and "99.8%" in lines[2]
 
 
+def test_a_remark_stands_once():
+    rows = [row(entry="a", note="one; two"), row(entry="b", note="one"), row(tokenization=False, note="x")]
+    assert summary.notes(rows) == "- one\n- two (a)"
+
+
 def test_bad_devices(tiny_bundle, capsys):
     assert run(["bench", str(tiny_bundle), "--on", "-oProxyCommand=x"]) == 2
     assert run(["check", str(tiny_bundle), "--on", "local", "--on", "local"]) == 2
