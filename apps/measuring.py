@@ -1,6 +1,7 @@
 """A bundle, and perhaps its checkpoint, → bench rows; the gate on a device."""
 
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ from device_bench.figures import choice
 from device_bench.overview import with_tokenization
 from device_bench.rows import to_bytes
 from runtimes.bundle import Bundle, add_files, open_bundle
-from runtimes.errors import InputError
+from runtimes.errors import EdgewiseError, InputError
 from runtimes.load import choose
 
 LOCAL = "local"
@@ -26,12 +27,12 @@ def measure_bundle(
     on: Sequence[str] = (LOCAL,),
     profile: str | None = None,
     browser: bool = False,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[EdgewiseError]]:
     """One interleaved run a device of the named variants (default: all); here the reference beside them.
 
     `profile` runs it on this machine under the limits of a weaker one, `browser` in the browsers of phones.
-    A sustained run takes the bundle's default variant where none is named. Several devices run at once, each
-    in a thread of its own; all have to succeed.
+    A sustained run takes the bundle's default variant where none is named. Of several devices, which run at
+    once, some may fail: their errors come beside the rows of the others. One alone raises.
     """
     bundle = open_bundle(path)
     texts, labels = _sample(bundle, data)
@@ -42,7 +43,7 @@ def measure_bundle(
     if profile is not None and tuple(on) != (LOCAL,):
         raise InputError("bench: --profile limits this machine; leave out --on")
     if tuple(on) == (LOCAL,) and profile is None and not browser:
-        return _here(path, bundle, reference, variants, texts, labels, config)
+        return _here(path, bundle, reference, variants, texts, labels, config), []
     if reference is not None:
         raise InputError("bench: --reference runs PyTorch here, without limits; leave out --on and --profile")
     from device_bench.devices import reach
@@ -54,7 +55,9 @@ def measure_bundle(
         with reach(address, browser, **how) as device:
             return bench_on(device, bundle, variants, texts, labels, config, profile)
 
-    return [row for rows in _at_once(measured, on) for row in rows]
+    found = _at_once(measured, on)
+    rows = [row for result in found.values() if not isinstance(result, EdgewiseError) for row in result]
+    return rows, [result for result in found.values() if isinstance(result, EdgewiseError)]
 
 
 def _here(
@@ -70,6 +73,22 @@ def _here(
     entries = {"checkpoint pytorch-fp32": BenchEntry(reference)} if reference else {}
     entries |= {name: BenchEntry(path, variant=name) for name in names}
     return bench(entries, texts, labels, config)
+
+
+def require_places(bundle: Path, out: Path, add: bool) -> None:
+    """Raises InputError, before anything is measured, where the rows could not be written afterwards."""
+    if add and not bundle.is_dir():
+        raise InputError(f"{bundle}: --add writes into a bundle folder; unpack it and name the folder")
+    if out.exists() and not out.is_file():
+        raise InputError(f"{out}: exists and is not a file; choose another --out")
+    places = [out.absolute().parent, *([bundle] if add else [])]
+    for place in places:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise InputError(f"{place}: cannot be written to ({error.strerror}); choose another") from None
 
 
 def keep(path: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -90,8 +109,11 @@ def keep(path: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
     return list(files)
 
 
-def check_on(path: Path, on: Sequence[str], browser: bool = False) -> dict[str, dict[str, Any]]:
-    """Device → what `export.gate.check` gives, of the golden texts answered there. Raises GateError."""
+def check_on(path: Path, on: Sequence[str], browser: bool = False) -> dict[str, Any]:
+    """Device → what `export.gate.check` gives, of the golden texts answered there, or how it failed.
+
+    One device alone raises: GateError, DeviceError.
+    """
     from device_bench.devices import reach
     from device_bench.remote import answers_on
     from export.gate import check_answers
@@ -103,17 +125,34 @@ def check_on(path: Path, on: Sequence[str], browser: bool = False) -> dict[str, 
         with reach(address, browser) as device:
             return check_answers(bundle, answers_on(device, bundle, None, texts))
 
-    return dict(zip(on, _at_once(checked, on), strict=True))
+    return _at_once(checked, on)
 
 
-def _at_once(work: Callable[[str], Any], on: Sequence[str]) -> list[Any]:
-    """Every device to its end, so that each is cleaned up; then the first error, if there was one."""
+def _at_once(work: Callable[[str], Any], on: Sequence[str]) -> dict[str, Any]:
+    """Device → what came of it: a result, or the EdgewiseError that it ended with.
+
+    Each runs in a thread of its own, but this machine and its browser one after the other: they would take
+    the processor from each other.
+    """
     if len(set(on)) != len(on):
         raise InputError("a device is named twice")
-    if len(on) == 1:  # in this thread, which Ctrl-C reaches
-        return [work(on[0])]
-    with ThreadPoolExecutor(len(on)) as pool:
-        return [one.result() for one in [pool.submit(work, address) for address in on]]
+    here = [address for address in on if address in (LOCAL, "browser")]
+    groups = [*([here] if here else []), *([address] for address in on if address not in here)]
+
+    def tried(address: str) -> Any:
+        try:
+            return work(address)
+        except EdgewiseError as error:
+            if len(on) == 1:
+                raise
+            return error
+
+    if len(groups) == 1:  # in this thread, which Ctrl-C reaches
+        return {address: tried(address) for address in on}
+    with ThreadPoolExecutor(len(groups)) as pool:
+        done = list(pool.map(lambda group: {address: tried(address) for address in group}, groups))
+    found = {address: result for results in done for address, result in results.items()}
+    return {address: found[address] for address in on}
 
 
 def _sample(bundle: Bundle, data: str | None) -> tuple[list[str], list[int] | None]:

@@ -18,13 +18,12 @@ from typing import Any
 from apps.flow import digest, quiet, say
 from apps.rows import dataset_from
 from apps.search_make import MakeError, Workshop, bundled, packed, shaped
-from apps.search_measure import measure
+from apps.search_measure import engines_on, measure
 from apps.search_pick import Original, Targets, Tried, misses, nearest, pareto, pick, told_miss, worst_miss
 from apps.search_space import Space, ladder, said, space_of, suggest
 from apps.search_study import bury_running, explore, finished, open_study
 from export.variant import KNOWN
-from runtimes.engines import installed
-from runtimes.errors import BudgetError, DeviceError, EdgewiseError, InputError
+from runtimes.errors import BudgetError, EdgewiseError, InputError
 from runtimes.files import require_replaceable, write_atomic
 from trainers.adopt import open_or_adopt
 from trainers.finetune import check_splits, relabel
@@ -86,8 +85,6 @@ def search(path: Path, data: str, out: Path, config: SearchConfig) -> dict[str, 
 
 def check_search(config: SearchConfig) -> None:
     """InputError or DeviceError for a value that cannot work, named as on the command line."""
-    if config.on != "local":
-        raise DeviceError(f"--on {config.on}: only local, this machine, can be searched on; leave --on out")
     if not (math.isfinite(config.max_drop) and 0 <= config.max_drop <= 1):
         raise InputError(f"--max-drop {config.max_drop}: must be a fraction from 0 to 1, such as 0.01")
     for name in ("target_latency_ms", "target_size_mb"):
@@ -129,18 +126,19 @@ def _prepare(path: Path, data: str, work: Path, config: SearchConfig) -> _Job:
     training = {key: getattr(config, key) for key in ("importance", "unlabelled", "epochs", "seed")}
     shop = Workshop(work, teacher, dataset, training)
     url = config.storage or f"sqlite:///{(work / 'study.db').resolve()}"
-    variants = config.variants or tuple(name for name in KNOWN if installed(KNOWN[name][0]))
+    engines = engines_on(config.on)
+    variants = config.variants or tuple(name for name in KNOWN if KNOWN[name][0] in engines)
     # Not the budget: another one is a question to the same trials.
-    name = f"edgewise-{digest([teacher.digest, dataset.digest, training, variants])}"
+    name = f"edgewise-{digest([teacher.digest, dataset.digest, training, variants, config.on])}"
     study = open_study(url, name, config.storage is not None, config.seed)
     if config.storage is None:
         bury_running(study)
-    original = _original(shop, study, variants)
+    original = _original(shop, study, variants, config.on)
     space = space_of(teacher, tuple(name for name in KNOWN if name in (original.reference, *variants)))
     return _Job(config, shop, space, original, study)
 
 
-def _original(shop: Workshop, study: Any, variants: tuple[str, ...]) -> Original:
+def _original(shop: Workshop, study: Any, variants: tuple[str, ...], on: str) -> Original:
     """The checkpoint's own accuracy, and its quickest fp32 variant: what a trial must not be slower than."""
     if "original" in study.user_attrs:
         return Original(**study.user_attrs["original"])
@@ -150,7 +148,7 @@ def _original(shop: Workshop, study: Any, variants: tuple[str, ...]) -> Original
     say("search: the checkpoint as it is")
     right = predict(shop.teacher, rows.texts).argmax(axis=1) == rows.labels
     made = _plain(shop, {KNOWN[name][0] for name in variants})
-    timed = measure(made, rows.texts, "local")
+    timed = measure(made, rows.texts, on)
     best = min(made, key=lambda name: timed[name]["p50_ms"])
     size = _size(made[best][0], best)
     found = Original(float(right.mean()), len(rows), best, timed[best]["p50_ms"], size)

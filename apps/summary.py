@@ -28,14 +28,15 @@ def table(rows: list[dict[str, Any]]) -> str:
 def notes(rows: list[dict[str, Any]]) -> str:
     """What a reader of the table must know: each remark once, with whom it concerns where that is not all."""
     said: dict[str, list[str]] = {}
-    told = [row for row in rows if row["tokenization"]]
     several = len({_device(row) for row in rows}) > 1
-    for row in told:
+    for row in rows:
         name = f"{_device(row)} {row['entry']}" if several else str(row["entry"])
+        name += "" if row["tokenization"] else ", tokens ready"
         for remark in filter(None, str(row["note"] or "").split("; ")):
-            said.setdefault(remark, []).append(name)
+            if not remark.startswith("energy: see"):
+                said.setdefault(remark, []).append(name)
     return "\n".join(
-        f"- {remark}" + ("" if len(names) == len(told) else f" ({', '.join(names)})")
+        f"- {remark}" + ("" if len(names) == len(rows) else f" ({'; '.join(names)})")
         for remark, names in said.items()
     )
 

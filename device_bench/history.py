@@ -147,4 +147,14 @@ def _verdict(change: Change) -> str:
         return '<span class="badge">not run now</span>'
     shown = [f'<span class="badge bad">worse: {name}</span>' for name in change.worse]
     shown += [f'<span class="badge good">better: {name}</span>' for name in change.better]
-    return " ".join(shown) or '<span class="badge">same</span>'
+    doubts = [
+        f'<span class="badge warn">{name} run</span>'
+        for name, doubt in (("quick", lambda row: row.get("quick")), ("busy", _busy))
+        if any(doubt(row) for row in (change.now, change.before))
+    ]
+    return " ".join([*(shown or ['<span class="badge">same</span>']), *doubts])
+
+
+def _busy(row: Row) -> bool:
+    note = str(row["note"] or "")
+    return "busy machine" in note or "do not quote" in note

@@ -76,9 +76,9 @@ def _choices(devices: Mapping[str, Sequence[Row]]) -> str:
         )
         lines += f'<tr data-device="{text(device)}">{told}</tr>'
     return (
-        '<div class="card"><header><h3>The default for each device</h3><span class="hint">the quickest '
+        '<div class="card"><header><h3>What to take on each device</h3><span class="hint">the quickest '
         "that is at most one point less accurate than the best there</span></header>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="Defaults"><table class="plain">'
+        '<div class="scroll" tabindex="0" role="region" aria-label="What to take"><table class="plain">'
         f"<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div></div>"
     )
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from device_bench.bench import BenchConfig
 from device_bench.devices import Device
 from device_bench.rows import check_row
 from runtimes.bundle import MANIFEST, Bundle, manifest_digest
-from runtimes.errors import EngineError
+from runtimes.errors import DeviceError, EngineError
 from runtimes.load import choose
 
 FOLDER = "bundle"
@@ -63,7 +63,28 @@ def answers_on(
     return dict(device.run({**request, "threads": threads}, say)["variants"])
 
 
-def _carry(device: Device, bundle: Bundle, variants: Sequence[str] | None) -> list[str]:
+def compare_on(
+    device: Device,
+    entries: Mapping[str, tuple[Bundle, str]],
+    texts: Sequence[str],
+    rounds: int,
+    seconds: float,
+) -> dict[str, dict[str, Any]]:
+    """`device_bench.compare.compare` of (bundle, variant) by name, there.
+
+    Raises DeviceError where the device is emulated: its times say nothing.
+    """
+    if device.describe()["emulated"]:
+        raise DeviceError(f"{device.name}: emulated, so its times say nothing; name a real device")
+    asked = {}
+    for number, (name, (bundle, variant)) in enumerate(entries.items()):
+        _carry(device, bundle, [variant], f"{FOLDER}-{number}")
+        asked[name] = (device.path(f"{FOLDER}-{number}"), variant)
+    request = {"do": "compare", "entries": asked, "texts": list(texts)}
+    return dict(device.run({**request, "rounds": rounds, "seconds": seconds}, say)["found"])
+
+
+def _carry(device: Device, bundle: Bundle, variants: Sequence[str] | None, folder: str = FOLDER) -> list[str]:
     """Push the bundle, cut down to the variants that run there; their names."""
     wanted = [choose(bundle, variant=name) for name in variants] if variants else list(bundle.variants)
     engines = list(dict.fromkeys(bundle.variants[name]["engine"] for name in wanted))
@@ -81,7 +102,7 @@ def _carry(device: Device, bundle: Bundle, variants: Sequence[str] | None) -> li
     if not variants:
         names = _without_misread(device, bundle, names)
     say(f"{device.name}: pushing {', '.join(names)}")
-    device.push(part_of(bundle, names))
+    device.push(part_of(bundle, names, folder))
     return names
 
 
@@ -97,8 +118,8 @@ def _without_misread(device: Device, bundle: Bundle, names: list[str]) -> list[s
     return kept or names
 
 
-def part_of(bundle: Bundle, names: Sequence[str]) -> dict[str, Path | bytes]:
-    """The files of a bundle with these variants alone, under bundle/, its manifest sealed anew."""
+def part_of(bundle: Bundle, names: Sequence[str], folder: str = FOLDER) -> dict[str, Path | bytes]:
+    """The files of a bundle with these variants alone, under a folder, its manifest sealed anew."""
     folders = {Path(bundle.variants[name]["file"]).parent.as_posix() for name in names}
     files = {
         name: about
@@ -113,5 +134,5 @@ def part_of(bundle: Bundle, names: Sequence[str]) -> dict[str, Path | bytes]:
         "files": files,
     }
     manifest["sha256"] = manifest_digest(manifest)
-    pushed: dict[str, Path | bytes] = {f"{FOLDER}/{name}": bundle.source(name) for name in files}
-    return {**pushed, f"{FOLDER}/{MANIFEST}": json.dumps(manifest).encode()}
+    pushed: dict[str, Path | bytes] = {f"{folder}/{name}": bundle.source(name) for name in files}
+    return {**pushed, f"{folder}/{MANIFEST}": json.dumps(manifest).encode()}

@@ -84,7 +84,7 @@ def _names(sections: dict[tuple[str, ...], list[Row]]) -> list[str]:
     """What to call each section: the device, and profile, emulation and time where they tell it apart."""
     plain = [" ".join(filter(None, (key[0], key[1], "(emulated)" * (key[2] == "True")))) for key in sections]
     return [
-        f"{name}, {key[3][:16]}" if plain.count(name) > 1 else name
+        f"{name}, {key[3][:19]}" if plain.count(name) > 1 else name
         for name, key in zip(plain, sections, strict=True)
     ]
 
@@ -126,7 +126,7 @@ def _device_head(rows: list[Row]) -> str:
         badges.append("quick run: not for quoting")
     facts = [
         device["soc"] if device["soc"] != device["name"] else None,
-        f"{device['cores']} cores" if device["cores"] else None,
+        f"{device['cores']} core{'s' if device['cores'] > 1 else ''}" if device["cores"] else None,
         f"{device['memory_mb'] / 1024:.1f} GB memory" if device["memory_mb"] else None,
         " ".join(map(str, device["isa"])) if device["isa"] else None,
         device["os"],
@@ -331,12 +331,14 @@ def _method(rows: list[Row]) -> str:
     facts = {
         "Started": str(first.get("started") or "").replace("T", " ").replace("+00:00", " UTC"),
         "Rounds": " or ".join(f"{count:,}" for count in counts)
-        + ", all variants in a new random order each round",
+        + (", all variants in a new random order each round" if len(rows) > 1 else ""),
         "Threads, batch": f"{first['threads']}, {first['batch']}",
         "Texts": _texts(sample),
         "Interval": "95%, bootstrap of the median; ratios by whole rounds",
         "Harness": f"{number(overhead * 1000)} µs for an empty call" if overhead is not None else "",
-        "Cold start": "fresh process, file cache warm, imports included",
+        "Cold start": "a page load of its own with a fresh worker, nothing cached"
+        if first["device"].get("browser")
+        else "fresh process, file cache warm, imports included",
         "Parity": "golden inputs: largest error of a logit, share of the same top label",
         "Versions": ", ".join(f"{name} {version or NONE}" for name, version in sorted(versions.items())),
     }
@@ -347,5 +349,5 @@ def _method(rows: list[Row]) -> str:
 def _texts(sample: dict[str, Any]) -> str:
     if not {"n", "chars_p50", "chars_max"} <= sample.keys():
         return ""
-    lengths = f"median {number(sample['chars_p50'])}, longest {number(sample['chars_max'])} characters"
-    return f"{number(sample['n'])} at their own lengths: {lengths}"
+    lengths = f"median {sample['chars_p50']:,}, longest {sample['chars_max']:,} characters"
+    return f"{sample['n']:,} at their own lengths: {lengths}"

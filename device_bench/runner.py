@@ -102,11 +102,20 @@ def answers(request: dict[str, Any]) -> dict[str, Any]:
     return {"variants": found}
 
 
+def compare(request: dict[str, Any]) -> dict[str, Any]:
+    """`device_bench.compare.compare` on variants of several pushed bundles."""
+    from device_bench.compare import compare as measure
+
+    entries = {name: (Path(path), variant) for name, (path, variant) in request["entries"].items()}
+    return {"found": measure(entries, request["texts"], request["rounds"], request["seconds"])}
+
+
 ACTIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "describe": describe,
     "unpack": unpack,
     "bench": bench,
     "answers": answers,
+    "compare": compare,
 }
 
 

@@ -3,7 +3,7 @@ from typing import Annotated
 
 import typer
 
-from apps.cli.options import Browser, Json, On, Threads, emit
+from apps.cli.options import Browser, Json, On, Threads, emit, raise_first
 
 
 def bench(
@@ -33,7 +33,7 @@ def bench(
         ),
     ] = 0,
     threads: Threads = 1,
-    quick: Annotated[bool, typer.Option("--quick", help="A few seconds; rows are labelled so.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds; rows are labelled so.")] = False,
     out: Annotated[Path, typer.Option(help="Where the rows go, one JSON object a line.")] = Path(
         "bench.jsonl"
     ),
@@ -49,13 +49,16 @@ def bench(
     All variants run interleaved in one process, batch 1, on texts of natural length, with and without
     tokenization; cold start and peak memory in processes of their own.
     """
-    from apps.measuring import keep, measure_bundle
+    from apps.measuring import keep, measure_bundle, require_places
     from apps.summary import notes, table
     from device_bench.bench import BenchConfig
     from device_bench.rows import save_rows
 
+    require_places(bundle, out, add)
     config = BenchConfig(threads=threads, quick=quick, sustained=sustained)
-    rows = measure_bundle(bundle, reference, data, variant, config, on or ["local"], profile, browser)
+    rows, failed = measure_bundle(bundle, reference, data, variant, config, on or ["local"], profile, browser)
+    if not rows:
+        raise_first(failed)
     save_rows(rows, out)
     if add:
         keep(bundle, rows)
@@ -64,3 +67,4 @@ def bench(
     else:
         print(table(rows))
         print(f"\n{notes(rows)}\n\n{out}")
+    raise_first(failed)

@@ -1,9 +1,9 @@
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from apps.cli.options import Browser, Json, On, emit
+from apps.cli.options import Browser, Json, On, emit, raise_first
 
 
 def check(
@@ -17,21 +17,29 @@ def check(
     Exit code 3 if one is not. Digests, tokenization and golden answers are compared, within the
     budget that the bundle was packed with.
     """
-    if on or browser:
-        from apps.measuring import check_on
-
-        checked = check_on(bundle, on or ["local"], browser)
-    else:
+    if not on and not browser:
         from export.gate import check as run_check
 
-        checked = {"": run_check(bundle)}
-    if json:
-        emit(checked if on or browser else checked[""])
+        parity = run_check(bundle)
+        emit(parity) if json else _tell("", parity)
         return
-    for device, parity in checked.items():
-        for name, result in parity["variants"].items():
-            golden = result["golden"]
-            print(
-                f"{device}{'  ' if device else ''}{name:<26} same label {golden['agreement']:.4f}  "
-                f"cosine {golden['cosine']:.5f}  max abs {golden['max_abs']:.2g}  n {golden['n']}"
-            )
+    from apps.measuring import check_on
+
+    found = check_on(bundle, on or ["local"], browser)
+    failed = [result for result in found.values() if isinstance(result, Exception)]
+    checked = {device: result for device, result in found.items() if result not in failed}
+    if json:
+        emit(checked)
+    else:
+        for device, parity in checked.items():
+            _tell(f"{device}  ", parity)
+    raise_first(failed)
+
+
+def _tell(device: str, parity: dict[str, Any]) -> None:
+    for name, result in parity["variants"].items():
+        golden = result["golden"]
+        print(
+            f"{device}{name:<26} same label {golden['agreement']:.4f}  cosine {golden['cosine']:.5f}  "
+            f"max abs {golden['max_abs']:.2g}  n {golden['n']}"
+        )

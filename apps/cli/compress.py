@@ -55,7 +55,9 @@ def compress(
     target_size_mb: Annotated[
         float | None, typer.Option(help="Search: the most MB of model and tokenizer.")
     ] = None,
-    on: Annotated[str, typer.Option(help="Search: where it is measured; only local so far.")] = "local",
+    on: Annotated[
+        str, typer.Option(help="Search: where it is measured: local, USER@HOST or adb:SERIAL.")
+    ] = "local",
     trials: Annotated[int, typer.Option(help="Search: trials in all, earlier calls included.", min=1)] = 24,
     variant: Annotated[
         list[str] | None, typer.Option(help="Search: a variant it may take; repeat for more (default: all).")

@@ -45,3 +45,11 @@ def emit(value: Any) -> None:
     """JSON on stdout."""
     json.dump(value, sys.stdout, ensure_ascii=False, indent=1, default=str)
     print()
+
+
+def raise_first(errors: Sequence[Exception]) -> None:
+    """What went wrong on some devices, after the others were told: the first decides the exit code."""
+    for error in errors[1:]:
+        print(f"edgewise: {error}", file=sys.stderr)
+    if errors:
+        raise errors[0]

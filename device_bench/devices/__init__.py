@@ -50,6 +50,8 @@ def kind_of(address: str) -> str:
     word = address.partition(":")[0]
     if not address or address.startswith("-") or not address.isprintable() or " " in address:
         raise InputError(f"device {address!r}: name one as local, browser, adb:SERIAL or USER@HOST[:PORT]")
+    if word in ("local", "browser") and address != word:
+        raise InputError(f"device {address!r}: {word} takes nothing behind it")
     return word if word in ("local", "browser", "adb") else "ssh"
 
 

@@ -67,7 +67,7 @@ class Started:
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                start_new_session=True,
+                start_new_session=True, env={**os.environ, "TMPDIR": self._profile},
             )  # fmt: skip
         except OSError as error:
             shutil.rmtree(self._profile, ignore_errors=True)
@@ -85,7 +85,8 @@ class Started:
         """Why it went away, if it did."""
         if (code := self._process.poll()) is None:
             return None
-        return f"the browser ended (code {code}); look at its memory and start again"
+        hint = "look at its memory and start again" if code else "is it a browser? EDGEWISE_BROWSER names one"
+        return f"the browser ended (code {code}); {hint}"
 
     def close(self) -> None:
         """The watcher ends its process group and removes the profile."""
@@ -137,7 +138,7 @@ class BrowserDevice:
         if request["config"].get("sustained"):
             raise InputError(f"{self.name}: a page has no sustained mode; bench it without")
         bundle = browser_rows.opened(self._page.files, str(request["bundle"]))
-        asked = browser_rows.request(request, bundle)
+        asked = browser_rows.request(request, bundle, self.describe()["device"]["cores"])
         told = self._ask(asked, progress)
         self._say_left(told["left"], bool(told["entries"]), progress)
         return browser_rows.rows(told, request, asked, bundle, self.describe())

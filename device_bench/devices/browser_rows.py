@@ -15,7 +15,7 @@ from device_bench.bench import BenchConfig, effective
 from device_bench.devices import npm
 from device_bench.rows import EXTRA_KEYS, KEYS
 from runtimes.bundle import MANIFEST, Bundle
-from runtimes.errors import DeviceError
+from runtimes.errors import DeviceError, InputError
 
 HARNESS = "empty call"
 MB = 2**20
@@ -73,9 +73,11 @@ def _bytes(source: Path | bytes) -> bytes:
     return source if isinstance(source, bytes) else source.read_bytes()
 
 
-def request(asked: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
+def request(asked: dict[str, Any], bundle: Bundle, cores: int | None = None) -> dict[str, Any]:
     """What the page is asked: the same order of texts as `device_bench.bench` takes."""
     config = _config(asked)
+    if cores and config.threads > cores:
+        raise InputError(f"browser: {config.threads} threads, but it tells of {cores} cores; take fewer")
     order = np.random.default_rng(config.seed).permutation(len(asked["texts"]))
     mixed = [asked["texts"][position] for position in order]
     return {

@@ -3,12 +3,15 @@
 With a profile, in a control group too, which makes it a weaker machine.
 """
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from device_bench.devices import Progress, cgroups, profiles
@@ -69,8 +72,8 @@ def follow(command: list[str], timeout: float, progress: Progress, name: str) ->
     Raises DeviceError where it takes longer than `timeout` seconds.
     """
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as child:
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+    ) as child:  # in a group of its own: Ctrl-C is for us, and we end all of it
         last: list[str] = []
 
         def read() -> None:
@@ -90,6 +93,8 @@ def follow(command: list[str], timeout: float, progress: Progress, name: str) ->
             out = child.stdout.read()
             code = child.wait()
         except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
             child.kill()
             raise
         finally:

@@ -67,8 +67,12 @@ def test_the_table_tells_devices_apart_and_no_emulated_times():
 
 
 def test_a_remark_stands_once():
-    rows = [row(entry="a", note="one; two"), row(entry="b", note="one"), row(tokenization=False, note="x")]
-    assert summary.notes(rows) == "- one\n- two (a)"
+    rows = [
+        row(entry="a", note="one; two"),
+        row(entry="b", note="one"),
+        row(entry="c", tokenization=False, note="x"),
+    ]
+    assert summary.notes(rows) == "- one (a; b)\n- two (a)\n- x (c, tokens ready)"
 
 
 def test_bad_devices(tiny_bundle, capsys):
@@ -77,3 +81,27 @@ def test_bad_devices(tiny_bundle, capsys):
     assert "named twice" in capsys.readouterr().err
     with pytest.raises(InputError, match="--reference runs PyTorch"):
         measuring.measure_bundle(tiny_bundle, tiny_bundle, None, None, measuring.BenchConfig(), ["pi@host"])
+
+
+def test_one_dead_device_takes_nothing_from_the_others(tiny_bundle, tmp_path, capsys):
+    out = tmp_path / "rows.jsonl"
+    on = ["--on", "local", "--on", "nobody@127.0.0.1:9"]
+    argv = ["bench", str(tiny_bundle), "--variant", "onnx-int8", "--quick", "--out", str(out), *on]
+    assert run(argv) == 5
+    told = capsys.readouterr()
+    assert "127.0.0.1" in told.err.splitlines()[-1] and "onnx-int8" in told.out
+    assert {one["variant"] for one in open_rows(out)} == {"onnx-int8"}
+    assert run(["check", str(tiny_bundle), "--json", *on]) == 5
+    assert set(json.loads(capsys.readouterr().out)) == {"local"}
+
+
+@pytest.mark.parametrize("target", ["folder", "/dev/full", "/proc/nowhere/rows.jsonl"])
+def test_a_target_that_cannot_be_written_is_refused_at_once(
+    tiny_bundle, tmp_path, capsys, target, monkeypatch
+):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(measuring, "bench", lambda *args: pytest.fail("measured first"))
+    assert run(["bench", str(tiny_bundle), "--out", str(tmp_path / target)]) == 2
+    (tmp_path / "b.zip").write_bytes(b"")
+    assert run(["bench", str(tmp_path / "b.zip"), "--add", "--out", str(tmp_path / "x")]) == 2
+    assert "--add writes into a bundle folder" in capsys.readouterr().err

@@ -57,6 +57,16 @@ def test_rows_and_answers_from_a_pushed_bundle(device, small_bundle):
     assert answers["onnx-fp32"]["logits"] == bundle.golden()["logits"].tolist()
 
 
+def test_variants_of_two_bundles_stand_beside_each_other(device, small_bundle, monkeypatch):
+    bundle = open_bundle(small_bundle)
+    entries = {"first": (bundle, "onnx-fp32"), "second": (bundle, "onnx-fp32")}
+    found = remote.compare_on(device, entries, ["goal", "a vote"], 5, 10.0)
+    assert found["first"]["speed"] == 1 and found["second"]["n"] == 5 and found["second"]["p50_ms"] > 0
+    monkeypatch.setitem(device.describe(), "emulated", True)
+    with pytest.raises(DeviceError, match="emulated, so its times say nothing"):
+        remote.compare_on(device, entries, ["goal"], 5, 10.0)
+
+
 def test_the_runner_needs_no_edgewise_there(small_bundle, tmp_path):
     """The pushed archive alone, in an interpreter without site-packages of ours: describe works."""
     (tmp_path / "runner.zip").write_bytes(host.code())
@@ -155,4 +165,4 @@ def test_a_command_that_takes_too_long():
 
 
 def test_actions_are_the_documented_ones():
-    assert set(runner.ACTIONS) == {"describe", "unpack", "bench", "answers"}
+    assert set(runner.ACTIONS) == {"describe", "unpack", "bench", "answers", "compare"}
