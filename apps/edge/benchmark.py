@@ -69,6 +69,9 @@ def _measure(seed: int, built: dict[str, dict[str, Path]], root: Path) -> dict[s
     }
     for rung, paths in built.items():
         timed |= _variants(rung, paths["packed"])
+    if "student" in built:
+        student = built["student"]["student"]
+        timed[rivals.OPTIMUM_STUDENT] = rivals.optimum_int8(student, root, test.texts, test.labels)
     order = np.random.default_rng(seed).permutation(len(test.texts))[:ROUNDS]
     texts = [test.texts[row] for row in order]
     calls = {name: (lambda row, call=call: call(texts[row])) for name, (call, _) in timed.items()}

@@ -15,6 +15,7 @@ from trainers.checkpoint import open_checkpoint, seal
 BERT = "BERT-base, PyTorch eager fp32"
 TEACHER = "teacher (MiniLM-L6), PyTorch eager fp32"
 OPTIMUM = "teacher, Optimum dynamic int8"
+OPTIMUM_STUDENT = "student, Optimum dynamic int8"
 Timed = tuple[Callable[[str], object], dict[str, Any]]
 
 
@@ -36,12 +37,12 @@ def bert_base(teacher: Path, root: Path) -> Timed:
     return load(path, threads=1), {**about, "tokenizer_bytes": (path / "tokenizer.json").stat().st_size}
 
 
-def optimum_int8(teacher: Path, root: Path, texts: Sequence[str], labels: Sequence[int]) -> Timed:
-    """Optimum's export of the teacher, quantized by its ORTQuantizer for AVX-512 VNNI, run by its classes."""
-    path = root / f"optimum-{teacher.name}"
+def optimum_int8(checkpoint: Path, root: Path, texts: Sequence[str], labels: Sequence[int]) -> Timed:
+    """Optimum's export of a checkpoint, quantized by its ORTQuantizer for AVX-512 VNNI, run by its classes."""
+    path = root / f"optimum-{checkpoint.name}"
     if not path.exists():
         with writing(path) as folder:
-            _optimum_export(teacher, folder)
+            _optimum_export(checkpoint, folder)
     call = _optimum_call(path)
     file = path / "model_quantized.onnx"
     kept = path / "accuracy.json"
@@ -53,16 +54,16 @@ def optimum_int8(teacher: Path, root: Path, texts: Sequence[str], labels: Sequen
     return call, {**about, **json.loads(kept.read_bytes())}
 
 
-def _optimum_export(teacher: Path, folder: Path) -> None:
+def _optimum_export(checkpoint: Path, folder: Path) -> None:
     from optimum.onnxruntime import ORTModelForSequenceClassification, ORTQuantizer
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
     from transformers import AutoTokenizer
 
-    model = ORTModelForSequenceClassification.from_pretrained(teacher, export=True, local_files_only=True)
+    model = ORTModelForSequenceClassification.from_pretrained(checkpoint, export=True, local_files_only=True)
     model.save_pretrained(folder)
     config = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
     ORTQuantizer.from_pretrained(folder).quantize(save_dir=folder, quantization_config=config)
-    AutoTokenizer.from_pretrained(teacher, local_files_only=True).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(checkpoint, local_files_only=True).save_pretrained(folder)
 
 
 def _optimum_call(path: Path) -> Callable[[str], np.ndarray]:
