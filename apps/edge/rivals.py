@@ -38,7 +38,7 @@ def bert_base(teacher: Path, root: Path) -> Timed:
 
 
 def optimum_int8(checkpoint: Path, root: Path, texts: Sequence[str], labels: Sequence[int]) -> Timed:
-    """Optimum's export of a checkpoint, quantized by its ORTQuantizer for AVX-512 VNNI, run by its classes."""
+    """Optimum's export of a checkpoint, quantized by its ORTQuantizer for AVX-512 VNNI, in its own class."""
     path = root / f"optimum-{checkpoint.name}"
     if not path.exists():
         with writing(path) as folder:
