@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,8 +57,20 @@ def measure_bundle(
             return bench_on(device, bundle, variants, texts, labels, config, profile)
 
     found = _at_once(measured, on)
-    rows = [row for result in found.values() if not isinstance(result, EdgewiseError) for row in result]
-    return rows, [result for result in found.values() if isinstance(result, EdgewiseError)]
+    measured_on = [result for result in found.values() if not isinstance(result, EdgewiseError)]
+    return told_apart(measured_on), [result for result in found.values() if isinstance(result, EdgewiseError)]
+
+
+def told_apart(found: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The rows of several devices; the second of one name is "NAME (2)", since no address is told in a row."""
+    seen: Counter[str] = Counter()
+    rows = []
+    for device in found:
+        name = device[0]["device"]["name"]
+        seen[name] += 1
+        shown = name if seen[name] == 1 else f"{name} ({seen[name]})"
+        rows += [{**row, "device": {**row["device"], "name": shown}} for row in device]
+    return rows
 
 
 def _here(

@@ -75,6 +75,11 @@ def test_a_remark_stands_once():
     assert summary.notes(rows) == "- one (a; b)\n- two (a)\n- x (c, tokens ready)"
 
 
+def test_two_devices_of_one_name_are_told_apart():
+    rows = measuring.told_apart([[row(), row()], [row()], [row(device={**row()["device"], "name": "Other"})]])
+    assert [one["device"]["name"] for one in rows] == ["Board 5", "Board 5", "Board 5 (2)", "Other"]
+
+
 def test_bad_devices(tiny_bundle, capsys):
     assert run(["bench", str(tiny_bundle), "--on", "-oProxyCommand=x"]) == 2
     assert run(["check", str(tiny_bundle), "--on", "local", "--on", "local"]) == 2
