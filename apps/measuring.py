@@ -62,7 +62,7 @@ def measure_bundle(
 
 
 def told_apart(found: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The rows of several devices; the second of one name is "NAME (2)", since no address is told in a row."""
+    """The rows of several devices; the second of one name is "NAME (2)": rows tell no addresses."""
     seen: Counter[str] = Counter()
     rows = []
     for device in found:
