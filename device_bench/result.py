@@ -76,10 +76,10 @@ def remarks(values: dict[str, Any], cpu_share: float) -> list[str]:
     notes = []
     n, again, profile = values["n"], values["rerun"], values["simulated_profile"]
     if values["quick"]:
-        notes.append(f"quick: {n} rounds; for figures to quote, bench without --quick")
+        notes.append(f"quick: {n} rounds, so bench without --quick for figures to quote")
     if profile:
         notes.append(
-            f"simulated: profile {profile} slows this machine down; these are no figures of such a device"
+            f"simulated: profile {profile} slows this machine down, so these are no figures of such a device"
         )
         if values["latency_ms"]["p50"] < PERIOD_MS:
             notes.append(
@@ -96,7 +96,7 @@ def remarks(values: dict[str, Any], cpu_share: float) -> list[str]:
     if again and abs(again["difference"]) > UNSTEADY:
         notes.append(
             f"rerun: p50 {again['difference']:+.1%} in a second loop on the same texts, over "
-            f"{UNSTEADY:.0%}: the machine was not quiet or changed its speed; do not quote this p50"
+            f"{UNSTEADY:.0%}: the machine was not quiet or changed its speed, so do not quote this p50"
         )
     if values["overhead_share"] > 0.01:
         notes.append(f"harness: an empty call takes {values['overhead_share']:.1%} of the p50")

@@ -1,12 +1,12 @@
 """The ladder as a picture: accuracy against median latency, the area of a bubble for the size."""
 
-import math
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from apps.edge.tables import names_of
 
+_LEFT_OUT = ("quantized otherwise",)  # nine formats of one model, of which a table tells more
 _COLOURS = {
     "teacher": "#5b6472", "Optimum": "#b4532a", "quantized only": "#2a6fb4", "vocabulary": "#5aa0d8",
     "pruned to 75%": "#9fc7a4", "pruned to 50%": "#55a868", "pruned to 25%": "#2c7a43", "student": "#7b4fa3",
@@ -14,28 +14,24 @@ _COLOURS = {
 
 
 def draw(found: dict[int, dict[str, Any]], out: Path) -> None:
-    """A PNG: one bubble an entry (mean over the seeds), fastest variant of each rung labelled."""
+    """A PNG: one bubble an entry (mean over the seeds), the quickest variant of each rung in the legend."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    points = _points(found)
-    figure, axes = plt.subplots(figsize=(9, 5.4), dpi=150)
+    points = [point for point in _points(found) if point["rung"] not in _LEFT_OUT]
+    best = _labelled(points)
+    figure, axes = plt.subplots(figsize=(9.5, 5.4), dpi=150)
     for point in sorted(points, key=lambda point: -point["mb"]):
         colour = _COLOURS.get(point["rung"], "#d08a2e")
-        axes.scatter(point["ms"], 100 * point["accuracy"], s=12 + 14 * point["mb"], c=colour, alpha=0.65)
-    for point in _labelled(points):
+        axes.scatter(point["ms"], 100 * point["accuracy"], s=12 + 14 * point["mb"], c=colour, alpha=0.6)
+    for point in sorted(best, key=lambda point: -point["ms"]):
         few = "" if point["seeds"] == len(found) else f" ({point['seeds']} of {len(found)} seeds)"
-        text = f"{point['rung']}{few}\n{point['ms']:.2g} ms, {point['mb']:.1f} MB"
-        axes.annotate(
-            text,
-            (point["ms"], 100 * point["accuracy"]),
-            xytext=(0, 8 + 2 * math.sqrt(point["mb"])),
-            textcoords="offset points",
-            fontsize=8,
-            ha="center",
-        )
+        told = f"{point['rung']}{few}: {point['ms']:.2g} ms, {point['mb']:.1f} MB"
+        colour = _COLOURS.get(point["rung"], "#d08a2e")
+        axes.scatter([], [], s=60, c=colour, alpha=0.8, label=told)
+    axes.legend(title="quickest of each", loc="lower right", fontsize=8, title_fontsize=8, framealpha=0.9)
     axes.set_xscale("log")
     axes.set_xticks([0.5, 1, 2, 5, 10, 20], labels=["0.5", "1", "2", "5", "10", "20"], minor=False)
     axes.minorticks_off()

@@ -173,7 +173,7 @@ def _timed(timed: dict[str, Any], key: str, config: BenchConfig) -> dict[str, An
     samples, times = np.asarray(timed["samples"][key], np.float64), int(timed["batch"][key])
     notes = []
     if config.quick:
-        notes.append(f"quick: {len(samples)} rounds; for figures to quote, bench without --quick")
+        notes.append(f"quick: {len(samples)} rounds, so bench without --quick for figures to quote")
     if len(samples) < 100:
         notes.append(f"p99: from {len(samples)} rounds only, so close to the slowest one")
     if times > 1:
