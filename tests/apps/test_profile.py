@@ -45,7 +45,11 @@ def test_a_profile(tiny_bundle, tmp_path, capsys, monkeypatch):
         (["--profile", "pi3"], 2, "profile 'pi3': there is pi-zero, pi4, phone-low"),
         (["--profile", "pi4", "--on", "pi@host"], 2, "--profile limits this machine; leave out --on"),
         (["--profile", "pi4", "--reference", "x"], 2, "leave out --on and --profile"),
-        (["--sustained", "1", "--on", "browser"], 2, "--sustained runs where Python does, not in a page"),
+        (
+            ["--sustained", "1", "--on", "browser"],
+            2,
+            "--sustained runs where Python does; leave it out",
+        ),
     ],
 )
 def test_what_does_not_go_together(tiny_bundle, tmp_path, capsys, more, code, line):

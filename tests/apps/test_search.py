@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from apps.cli.main import run
 from apps.search import SearchConfig, check_search, search
+from apps.search_measure import engines_on
 from apps.search_page import search_page
 from apps.search_pick import Original, Targets, Tried, misses, nearest, pareto, pick, told_miss
 from apps.search_space import Space, ladder, said
@@ -188,7 +189,7 @@ def test_a_folder_of_others_is_left_alone(tmp_path):
         ({"max_drop": -0.1}, InputError), ({"max_drop": float("nan")}, InputError),
         ({"max_drop": 2}, InputError), ({"trials": 0}, InputError),
         ({"target_latency_ms": 0.0}, InputError), ({"target_size_mb": float("inf")}, InputError),
-        ({"variants": ("onnx-int3",)}, InputError), ({"on": "pi@host"}, DeviceError),
+        ({"variants": ("onnx-int3",)}, InputError),
     ],
 )  # fmt: skip
 def test_bad_values(change, error):
@@ -200,10 +201,15 @@ def test_options_that_do_not_go_together(capsys):
     argv = ["compress", "x", "--data", "y", "--out", "z"]
     assert run([*argv, "--max-drop", "0.01", "--layers", "2"]) == 2
     assert run([*argv, "--target-size-mb", "3"]) == 2
-    assert run([*argv, "--max-drop", "0.01", "--on", "pi@host"]) == 5
     told = capsys.readouterr().err.splitlines()
     assert "--max-drop does not go with what makes it smaller" in told[0] and "add --max-drop" in told[1]
-    assert len(told) == 3
+    assert len(told) == 2
+
+
+def test_a_device_out_of_reach_is_exit_5():
+    assert set(engines_on("local")) >= {"onnx", "litert"}
+    with pytest.raises(DeviceError, match=r"nobody@127\.0\.0\.1:9"):
+        engines_on("nobody@127.0.0.1:9")
 
 
 TRIED = st.lists(
