@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -94,10 +95,9 @@ def require_places(bundle: Path, out: Path, add: bool) -> None:
         raise InputError(f"{bundle}: --add writes into a bundle folder; unpack it and name the folder")
     if out.exists() and not out.is_file():
         raise InputError(f"{out}: exists and is not a file; choose another --out")
-    places = [out.absolute().parent, *([bundle] if add else [])]
-    for place in places:
+    parents = out.absolute().parents
+    for place in [next(one for one in parents if one.exists()), *([bundle] if add else [])]:
         try:
-            place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place):
                 pass
         except OSError as error:
@@ -160,10 +160,24 @@ def _at_once(work: Callable[[str], Any], on: Sequence[str]) -> dict[str, Any]:
                 raise
             return error
 
+    over = threading.Event()
+
+    def each(group: list[str]) -> dict[str, Any]:
+        return {address: tried(address) for address in group if not over.is_set()}
+
     if len(groups) == 1:  # in this thread, which Ctrl-C reaches
-        return {address: tried(address) for address in on}
+        return each(list(on))
+    from device_bench.devices.local import end_live
+
     with ThreadPoolExecutor(len(groups)) as pool:
-        done = list(pool.map(lambda group: {address: tried(address) for address in group}, groups))
+        running = [
+            pool.submit(lambda group: {address: tried(address) for address in group}, one) for one in groups
+        ]
+        try:
+            done = [one.result() for one in running]
+        except BaseException:  # Ctrl-C, which the threads do not hear of
+            end_live()
+            raise
     found = {address: result for results in done for address, result in results.items()}
     return {address: found[address] for address in on}
 

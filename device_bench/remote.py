@@ -46,12 +46,13 @@ def bench_on(
         "config": asdict(config),
         "profile": profile,
     }
-    rows = device.run(request, say)["rows"]
-    default = bundle.defaults.get("*")
-    rows = [{**row, "default": row["variant"] == default} for row in rows]
+    rows = device.run(request, say).get("rows")
+    if not isinstance(rows, list) or not rows:
+        raise DeviceError(f"{device.name}: it gave no rows; try again")
     for number, row in enumerate(rows, 1):
         check_row(row, f"{device.name}: row {number}")
-    return rows
+    default = bundle.defaults.get("*")
+    return [{**row, "default": row["variant"] == default} for row in rows]
 
 
 def answers_on(
@@ -60,7 +61,10 @@ def answers_on(
     """Variant → {"ids": token ids a text, "logits": (n, labels), engine, engine_version, …} there."""
     names = _carry(device, bundle, variants)
     request = {"do": "answers", "bundle": device.path(FOLDER), "variants": names, "texts": list(texts)}
-    return dict(device.run({**request, "threads": threads}, say)["variants"])
+    found = device.run({**request, "threads": threads}, say).get("variants")
+    if not isinstance(found, dict) or not found or not set(found) <= set(names):
+        raise DeviceError(f"{device.name}: it gave no answers of {', '.join(names)}; try again")
+    return found
 
 
 def compare_on(

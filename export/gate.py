@@ -95,8 +95,8 @@ def check_answers(bundle: Bundle, answers: dict[str, dict[str, Any]]) -> dict[st
     """
     budget, golden, found = packed_budget(bundle), bundle.golden(), {}
     for name, told in answers.items():
-        _require_same_tokens(bundle, name, golden, [np.asarray(ids) for ids in told["ids"]])
-        logits = np.asarray(told["logits"], np.float32)
+        ids, logits = _read_answers(bundle, name, told, len(golden["texts"]))
+        _require_same_tokens(bundle, name, golden, ids)
         found[name] = {"golden": {**compare(golden["logits"], logits), "n": len(golden["texts"])}}
         faults = _faults(found[name], budget, exact=bundle.variants[name]["precision"] == "fp32")
         if faults:
@@ -105,6 +105,23 @@ def check_answers(bundle: Bundle, answers: dict[str, dict[str, Any]]) -> dict[st
                 "take another variant for this device"
             )
     return {"budget": asdict(budget), "variants": found}
+
+
+def _read_answers(
+    bundle: Bundle, name: str, told: dict[str, Any], count: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Token ids a text and logits as a device told them. Raises GateError for what proves nothing."""
+    try:
+        ids = [np.asarray(row, np.int64) for row in told["ids"]]
+        logits = np.asarray(told["logits"], np.float32)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        ids, logits = [], np.empty(0, np.float32)
+    if name not in bundle.variants or len(ids) != count:
+        raise GateError(
+            f"{bundle.name}: variant {name}: {len(ids)} of {count} golden texts were answered there; "
+            "try again"
+        )
+    return ids, logits
 
 
 def _gate_variant(

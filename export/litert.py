@@ -1,5 +1,6 @@
 """Checkpoint → TFLite through litert-torch: one signature per input length, weights shared."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,27 @@ def to_tflite(
         # The mask comes as scores already, in the shape of the attention's.
         model.base_model.get_extended_attention_mask = lambda mask, *_, **__: mask
 
+    converter, graph = None, _answering(model, outputs, masked)
+    for length in lengths:
+        # Alternating masks keep a tracer from taking "all ones" for a constant.
+        mask = torch.arange(length).lt(max(1, length // 2)).long()[None]
+        sample = [torch.ones(1, length, dtype=torch.int64), mask, *([1 - mask] if typed else [])]
+        converter = (converter or litert_torch).signature(f"tokens_{length}", graph, tuple(sample))
+    if converter is None:
+        raise ValueError("no lengths to export")
+    converter.convert().export(target)
+    return {
+        "lengths": lengths,
+        "signatures": {str(length): f"tokens_{length}" for length in lengths},
+        "inputs": {f"args_{n}": name for n, name in enumerate(INPUTS[: 3 if typed else 2])},
+        "output": outputs[0] if len(outputs) == 1 else "logits",
+    }
+
+
+def _answering(model: Any, outputs: Sequence[str], masked: float | None) -> Any:
+    """The model as a module of token ids, mask and perhaps types, with one output."""
+    import torch
+
     class Answer(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -52,29 +74,15 @@ def to_tflite(
             found = [answer[name] for name in outputs]
             return found[0] if len(found) == 1 else torch.stack(found, dim=-1)
 
-    converter, graph = None, Answer().eval()
-    for length in lengths:
-        # Alternating masks keep a tracer from taking "all ones" for a constant.
-        mask = torch.arange(length).lt(max(1, length // 2)).long()[None]
-        sample = [torch.ones(1, length, dtype=torch.int64), mask, *([1 - mask] if typed else [])]
-        converter = (converter or litert_torch).signature(f"tokens_{length}", graph, tuple(sample))
-    if converter is None:
-        raise ValueError("no lengths to export")
-    converter.convert().export(target)
-    return {
-        "lengths": lengths,
-        "signatures": {str(length): f"tokens_{length}" for length in lengths},
-        "inputs": {f"args_{n}": name for n, name in enumerate(INPUTS[: 3 if typed else 2])},
-        "output": outputs[0] if len(outputs) == 1 else "logits",
-    }
+    return Answer().eval()
 
 
 def _fold_token_types(model: Any) -> None:
     """Add BERT's first token type to each word: as a constant of its own it costs a table a length."""
     import torch
 
-    embeddings = getattr(getattr(model, "bert", model), "embeddings", None)
-    if embeddings is None:
+    embeddings: Any = getattr(getattr(model, "bert", model), "embeddings", None)
+    if getattr(embeddings, "token_type_embeddings", None) is None:
         return
 
     class Nothing(torch.nn.Module):

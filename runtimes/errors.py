@@ -40,3 +40,9 @@ class DeviceError(EdgewiseError):
     """A device that cannot be reached or went away."""
 
     exit_code = 5
+
+
+def named(name: object, otherwise: type[EdgewiseError]) -> type[EdgewiseError]:
+    """The class of that name, as another process told it; `otherwise` for a name that is none of these."""
+    found = globals().get(str(name))
+    return found if isinstance(found, type) and issubclass(found, EdgewiseError) else otherwise

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer as FastTokenizer
 
-from runtimes.errors import BundleError
+from runtimes.errors import BundleError, InputError
 
 # Numeric entities often reach news data with their ampersand lost ("it #39;s").
 _BROKEN_ENTITY = re.compile(r"&?#(\d{2,5});")
@@ -152,6 +152,22 @@ def batches(
             cut = [ids[row][:wanted] for row in group]
             kinds = None if types is None else [types[row][:wanted] for row in group]
             yield Prepared(group, pad(cut, wanted, pad_id, kinds))
+
+
+def prepare(
+    texts: Sequence[str], tokenizer: Tokenizer, max_chars: int, lengths: list[int] | None
+) -> list[Prepared]:
+    """Clean, tokenize, sort by length and pad each batch to its own longest text (or an engine's length).
+
+    Raises InputError for an empty text, or something that is no list of texts.
+    """
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise InputError("a text, or a list of texts, is expected")
+    ids = tokenizer.encode([text[:max_chars] for text in texts]) if texts else []
+    for row, tokens in enumerate(ids):
+        if len(tokens) <= tokenizer.special_tokens:  # blank, or nothing but markup
+            raise InputError(f"text {row + 1} of {len(texts)} is empty; give at least one word")
+    return list(batches(ids, lengths, tokenizer.pad_id))
 
 
 def _fitting(count: int, lengths: list[int]) -> int:

@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from runtimes.errors import InputError
 from runtimes.files import writing
@@ -49,8 +49,9 @@ def check_config(config: TrainConfig, section: str = "train") -> None:
         raise InputError(f"{section}.learning_rate = {config.learning_rate}: must be above 0 and below 1")
     if not 0 <= config.warmup <= 1 or config.weight_decay < 0 or config.patience < 0 or config.seed < 0:
         raise InputError(f"{section}: warmup must be 0 to 1; weight_decay, patience and seed not below 0")
-    metrics = ("macro_f1", "accuracy") if section != "read" else ("exact",)
-    for key, known in (("metric", metrics), ("precision", ("auto", "fp32", "bf16", "fp16"))):
+    kinds = get_type_hints(type(config))
+    for key in ("metric", "precision"):
+        known = get_args(kinds[key])
         if getattr(config, key) not in known:
             raise InputError(f"{section}.{key} = {getattr(config, key)!r}: must be one of {', '.join(known)}")
 

@@ -125,6 +125,8 @@ def _write(
     lineage: list[dict[str, Any]], about: dict[str, Any], out: Path,
 ) -> Checkpoint:  # fmt: skip
     """Save, seal, read validation and test with the saved model, calibrate, and seal again."""
+    import torch
+
     from trainers.model import save_model
 
     with writing(out) as new:
@@ -133,7 +135,8 @@ def _write(
         meta = {"task": TASK, "labels": LABELS, "limits": limits, "metrics": {}, "seed": config.seed,
                 "lineage": lineage, **about}  # fmt: skip
         seal(new, meta)
-        reader = load(new)
+        # As many threads as now: another number would be the whole process's, and change the next training.
+        reader = load(new, threads=torch.get_num_threads())
         found = readings(reader, splits["validation"])
         calibration = calibration_of(found, splits["validation"])
         metrics = {"validation": report(found, splits["validation"], calibration["threshold"])}

@@ -12,6 +12,7 @@ from typing import Any
 from device_bench import machine
 from device_bench.devices import Progress, browser_rows, npm
 from device_bench.devices.host import quiet
+from device_bench.devices.local import LIVE
 from device_bench.devices.pages import Page
 from runtimes import errors
 from runtimes.errors import DeviceError, EngineError, InputError
@@ -75,6 +76,7 @@ class Started:
                 f"browser: {binary} does not start ({error.strerror}); name another one in EDGEWISE_BROWSER"
             ) from None
 
+        LIVE.add(self._process)
         self._watcher = subprocess.Popen(
             [sys.executable, "-I", "-c", WATCHER, str(self._process.pid), self._profile],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -90,6 +92,7 @@ class Started:
 
     def close(self) -> None:
         """The watcher ends its process group and removes the profile."""
+        LIVE.discard(self._process)
         self._process.poll()
         self._watcher.communicate()
         self._process.wait()
@@ -147,7 +150,7 @@ class BrowserDevice:
         gone = self._started.gone if self._started else lambda: None
         answer = self._page.ask(request, progress, gone, START_SECONDS if self._started else OPEN_SECONDS)
         if "error" in answer:
-            kind = getattr(errors, str(answer["error"]), EngineError)
+            kind = errors.named(answer["error"], EngineError)
             raise kind(f"{self.name}: {' '.join(str(answer.get('message')).split())[:500]}")
         return answer
 

@@ -113,13 +113,13 @@ class HostDevice:
         if done.code not in (0, 1):
             raise EngineError(f"{self.name}: {_death(done)}")
         try:
-            answer = json.loads(self._channel.get(told))
-        except (DeviceError, ValueError):
+            answer = dict(json.loads(self._channel.get(told)))
+        except (DeviceError, ValueError, TypeError, RecursionError):
             raise EngineError(f"{self.name}: {_death(done)}") from None
         if "error" in answer:
-            kind = getattr(errors, str(answer["error"]), EngineError)
-            raise kind(f"{self.name}: {answer['message']}")
-        return dict(answer)
+            kind = errors.named(answer["error"], EngineError)
+            raise kind(f"{self.name}: {str(answer.get('message'))[:500]}")
+        return answer
 
     @property
     def _site(self) -> str:

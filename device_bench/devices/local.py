@@ -18,6 +18,16 @@ from device_bench.devices import Progress, cgroups, profiles
 from device_bench.devices.host import Done, HostDevice
 from runtimes.errors import DeviceError, EngineError
 
+# Programs of ours that talk to devices. In threads nothing else ends them before their time.
+LIVE: set["subprocess.Popen[bytes]"] = set()
+
+
+def end_live() -> None:
+    """End what talks to devices, in whatever thread: each is let go as if its cable was pulled."""
+    for child in list(LIVE):
+        with suppress(OSError):
+            os.killpg(child.pid, signal.SIGKILL)
+
 
 class LocalChannel:
     """Commands as child processes, files as files."""
@@ -74,6 +84,7 @@ def follow(command: list[str], timeout: float, progress: Progress, name: str) ->
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
     ) as child:  # in a group of its own: Ctrl-C is for us, and we end all of it
+        LIVE.add(child)
         last: list[str] = []
 
         def read() -> None:
@@ -98,6 +109,7 @@ def follow(command: list[str], timeout: float, progress: Progress, name: str) ->
             child.kill()
             raise
         finally:
+            LIVE.discard(child)
             late = not timer.is_alive()
             timer.cancel()
         reader.join()

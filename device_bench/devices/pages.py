@@ -44,7 +44,7 @@ class Page:
         self.name = name
         self.files = files
         self._token = secrets.token_urlsafe(16)
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(self)
         self.port: int = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/{self._token}/"
         self._change = threading.Condition()
@@ -140,88 +140,98 @@ class Page:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        super().__init__(("127.0.0.1", 0), _Handler)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nothing: a page that goes away in the middle is told by `ask`."""
 
 
-def _handler(page: Page) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = 120
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    timeout = 120
 
-        def do_GET(self) -> None:
-            name, who = self._asked()
-            if name is None:
-                return
-            if name == "next":
-                told = page.next() or {} if page.hello(who) else {"taken": True}
-                self._json({"over": True} if page.over else told)
-            elif name in page.files:
-                self._file(name, page.files[name])
-            else:
-                self.send_error(404)
+    def do_GET(self) -> None:
+        name, who = self._asked()
+        if name is None:
+            return
+        if name == "next":
+            told = self.page.next() or {} if self.page.hello(who) else {"taken": True}
+            self._json({"over": True} if self.page.over else told)
+        elif name in self.page.files:
+            self._file(name, self.page.files[name])
+        else:
+            self.send_error(404)
 
-        def do_POST(self) -> None:
-            name, who = self._asked()
-            if name is None:
-                return
-            told = self._body()
-            if told is None or name not in ("beat", "answer"):
-                self.close_connection = True
-                self.send_error(400)
-                return
-            if not page.hello(who):
-                self._json({"taken": True})
-            elif name == "beat":
-                page.beat(str(told.get("line") or ""))
-                self._json({})
-            else:
-                page.answer(told)
-                self._json({})
+    def do_POST(self) -> None:
+        name, who = self._asked()
+        if name is None:
+            return
+        told = self._body()
+        if told is None or name not in ("beat", "answer"):
+            self.close_connection = True
+            self.send_error(400)
+            return
+        if not self.page.hello(who):
+            self._json({"taken": True})
+        elif name == "beat":
+            self.page.beat(str(told.get("line") or ""))
+            self._json({})
+        else:
+            self.page.answer(told)
+            self._json({})
 
-        def _asked(self) -> tuple[str | None, str]:
-            url = urlsplit(self.path)
-            name = page.name_of(url.path) if page.allows(self.headers.get("Host")) and not page.over else None
-            if name is None:
-                self.close_connection = True
-                self.send_error(404)
-            return name, parse_qs(url.query).get("page", [""])[0]
+    def _asked(self) -> tuple[str | None, str]:
+        url = urlsplit(self.path)
+        name = (
+            self.page.name_of(url.path)
+            if self.page.allows(self.headers.get("Host")) and not self.page.over
+            else None
+        )
+        if name is None:
+            self.close_connection = True
+            self.send_error(404)
+        return name, parse_qs(url.query).get("page", [""])[0]
 
-        def _body(self) -> dict[str, Any] | None:
-            length = self.headers.get("Content-Length") or ""
-            if not length.isdigit() or int(length) > MAX_POST_BYTES:
-                return None
-            try:
-                told = json.loads(self.rfile.read(int(length)))
-            except (ValueError, RecursionError):
-                return None
-            return told if isinstance(told, dict) else None
+    def _body(self) -> dict[str, Any] | None:
+        length = self.headers.get("Content-Length") or ""
+        if not length.isdigit() or int(length) > MAX_POST_BYTES:
+            return None
+        try:
+            told = json.loads(self.rfile.read(int(length)))
+        except (ValueError, RecursionError):
+            return None
+        return told if isinstance(told, dict) else None
 
-        def _json(self, value: dict[str, Any]) -> None:
-            self._start("application/json", data := json.dumps(value).encode())
-            self.wfile.write(data)
+    def _json(self, value: dict[str, Any]) -> None:
+        self._start("application/json", data := json.dumps(value).encode())
+        self.wfile.write(data)
 
-        def _file(self, name: str, source: Path | bytes) -> None:
-            kind = TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
-            data = source if isinstance(source, bytes) else source.read_bytes()
-            self._start(kind, data)
-            self.wfile.write(data)
+    def _file(self, name: str, source: Path | bytes) -> None:
+        kind = TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        self._start(kind, data)
+        self.wfile.write(data)
 
-        def _start(self, kind: str, data: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
+    def _start(self, kind: str, data: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
 
-        def end_headers(self) -> None:
-            for key, value in HEADERS.items():
-                self.send_header(key, value)
-            super().end_headers()
+    def end_headers(self) -> None:
+        for key, value in HEADERS.items():
+            self.send_header(key, value)
+        super().end_headers()
 
-        def version_string(self) -> str:
-            return "edgewise"
+    def version_string(self) -> str:
+        return "edgewise"
 
-        def log_message(self, *args: object) -> None:
-            """Nothing: the address holds the secret."""
+    def log_message(self, *args: object) -> None:
+        """Nothing: the address holds the secret."""
 
-    return Handler
+    @property
+    def page(self) -> Page:
+        return self.server.page

@@ -250,7 +250,13 @@ class SSHChannel:
         if not line.endswith(b"\n"):
             self._is_gone()
             raise self._lost()
-        return dict(json.loads(_plain(line.decode(errors="replace").rstrip("\n"))))
+        try:
+            return dict(json.loads(_plain(line.decode(errors="replace").rstrip("\n"))))
+        except (ValueError, TypeError, RecursionError):
+            self._cut = True
+            raise DeviceError(
+                f"{self.name}: it answers what no keeper of ours says; is it the right host?"
+            ) from None
 
     def close(self) -> None:
         """Ends the session. What it left there is removed: at once, or by the other side's own means."""

@@ -45,18 +45,14 @@ class Asked:
     owners: list[int]
 
 
+@dataclass(frozen=True)
 class Reader:
-    """A callable reader on any engine."""
+    """A callable reader on any engine. `about` may have the bundle's `calibration` {scale, shift}."""
 
-    def __init__(
-        self, session: Session, tokenizer: Tokenizer, limits: dict[str, int], about: dict[str, Any]
-    ) -> None:
-        self.limits = limits
-        self._session = session
-        self._tokenizer = tokenizer
-        self._about = about
-        calibration = about.get("calibration") or {}
-        self._scale, self._shift = calibration.get("scale", 1.0), calibration.get("shift", 0.0)
+    session: Session
+    tokenizer: Tokenizer
+    limits: dict[str, int]
+    about: dict[str, Any]
 
     def __call__(self, question: str, passage: str) -> Reading:
         """The best span of one passage. Raises InputError for an empty question or passage."""
@@ -80,18 +76,18 @@ class Reader:
             if not question.strip() or not passage.strip():
                 what = "question" if not question.strip() else "passage"
                 raise InputError(f"{what} {row + 1} of {len(pairs)} is empty; give at least one word")
-            found = self._tokenizer.windows(question.strip(), passage[:most], STRIDE, MAX_QUESTION)
+            found = self.tokenizer.windows(question.strip(), passage[:most], STRIDE, MAX_QUESTION)
             windows += found
             owners += [row] * len(found)
         ids, types = [one.ids for one in windows], [one.types for one in windows]
-        made = list(batches(ids, self._session.lengths, self._tokenizer.pad_id, types))
+        made = list(batches(ids, self.session.lengths, self.tokenizer.pad_id, types))
         return Asked(made, windows, owners)
 
     def run(self, asked: Asked) -> list[np.ndarray]:
         """For each window float32 (tokens, 2): logits of being the first and the last token."""
         found: list[np.ndarray] = [np.empty(0)] * len(asked.windows)
         for batch in asked.batches:
-            answer = _logits(self._session.run(batch.feeds))
+            answer = _logits(self.session.run(batch.feeds))
             if answer.shape != (*batch.feeds["input_ids"].shape, 2):
                 raise EngineError(f"the graph gives logits of shape {answer.shape}; it is no reader")
             for row, logits in zip(batch.rows, answer, strict=True):
@@ -114,11 +110,13 @@ class Reader:
             return Reading("", 0, 0, NOTHING, 0.0)
         score, start, end = span
         lead = score - null
-        return Reading(passage[start:end], start, end, lead, sigmoid(self._scale * lead + self._shift))
+        told = self.about.get("calibration") or {}
+        confidence = sigmoid(told.get("scale", 1.0) * lead + told.get("shift", 0.0))
+        return Reading(passage[start:end], start, end, lead, confidence)
 
     def describe(self) -> dict[str, Any]:
         """bundle, task, variant, precision, engine, engine_version, threads, providers really used."""
-        return {**self._about, **self._session.describe()}
+        return {**self.about, **self.session.describe()}
 
 
 def open(

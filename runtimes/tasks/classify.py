@@ -9,7 +9,7 @@ import numpy as np
 
 from runtimes.engines import Session
 from runtimes.errors import EngineError, InputError
-from runtimes.text import Prepared, Tokenizer, batches, clean
+from runtimes.text import Prepared, Tokenizer, clean, prepare
 
 # Words that are left out one at a time; a longer text is left out in runs of neighbouring words.
 MAX_OCCLUSIONS = 128
@@ -90,14 +90,7 @@ class Classifier:
 
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
         """Clean, tokenize, sort by length and pad each batch to its own longest text (or bucket)."""
-        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-            raise InputError("a text, or a list of texts, is expected")
-        limit = self.limits["max_chars"]
-        ids = self._tokenizer.encode([text[:limit] for text in texts]) if texts else []
-        for row, tokens in enumerate(ids):
-            if len(tokens) <= self._tokenizer.special_tokens:  # blank, or nothing but markup
-                raise InputError(f"text {row + 1} of {len(texts)} is empty; give at least one word")
-        return list(batches(ids, self._session.lengths, self._tokenizer.pad_id))
+        return prepare(texts, self._tokenizer, self.limits["max_chars"], self._session.lengths)
 
     def run(self, prepared: Sequence[Prepared]) -> np.ndarray:
         """Logits of prepared batches, float32 (rows, labels), in the order of the texts."""

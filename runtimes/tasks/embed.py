@@ -1,25 +1,24 @@
 """Task `feature-extraction`: text → one vector, by the mean of its tokens, of length 1."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from runtimes.engines import Session
-from runtimes.errors import EngineError, InputError
-from runtimes.text import Prepared, Tokenizer, batches
+from runtimes.errors import EngineError
+from runtimes.text import Prepared, Tokenizer, prepare
 
 
+@dataclass(frozen=True)
 class Embedder:
     """A callable sentence encoder on any engine; the dot product of two vectors is their cosine."""
 
-    def __init__(
-        self, session: Session, tokenizer: Tokenizer, limits: dict[str, int], about: dict[str, Any]
-    ) -> None:
-        self.limits = limits
-        self._session = session
-        self._tokenizer = tokenizer
-        self._about = about
+    session: Session
+    tokenizer: Tokenizer
+    limits: dict[str, int]
+    about: dict[str, Any]
 
     def __call__(self, texts: str | Sequence[str]) -> np.ndarray:
         """float32 (dimensions,) of one text, (texts, dimensions) of a list.
@@ -32,14 +31,7 @@ class Embedder:
 
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
         """Clean, tokenize, sort by length and pad; a text longer than `max_tokens` is cut."""
-        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-            raise InputError("a text, or a list of texts, is expected")
-        most = self.limits["max_chars"]
-        ids = self._tokenizer.encode([text[:most] for text in texts]) if texts else []
-        for row, tokens in enumerate(ids):
-            if len(tokens) <= self._tokenizer.special_tokens:
-                raise InputError(f"text {row + 1} of {len(texts)} is empty; give at least one word")
-        return list(batches(ids, self._session.lengths, self._tokenizer.pad_id))
+        return prepare(texts, self.tokenizer, self.limits["max_chars"], self.session.lengths)
 
     def run(self, prepared: Sequence[Prepared]) -> np.ndarray:
         """Vectors of prepared batches, in the order of the texts."""
@@ -53,7 +45,7 @@ class Embedder:
         return found
 
     def _states(self, batch: Prepared) -> np.ndarray:
-        outputs = self._session.run(batch.feeds)
+        outputs = self.session.run(batch.feeds)
         states = outputs.get("last_hidden_state")
         shape = batch.feeds["input_ids"].shape
         if states is None or states.ndim != 3 or states.shape[:2] != shape:
@@ -62,7 +54,7 @@ class Embedder:
 
     def describe(self) -> dict[str, Any]:
         """bundle, task, variant, precision, engine, engine_version, threads, providers really used."""
-        return {**self._about, **self._session.describe()}
+        return {**self.about, **self.session.describe()}
 
 
 def open(

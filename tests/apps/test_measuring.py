@@ -2,12 +2,16 @@
 
 import json
 import shutil
+import signal
+import threading
+import time
 
 import pytest
 from bench_fakes import row
 
 from apps import measuring, summary
 from apps.cli.main import run
+from device_bench.devices.local import follow
 from device_bench.rows import open_rows
 from export.gate import check_answers
 from runtimes.bundle import open_bundle
@@ -37,6 +41,22 @@ def test_answers_of_another_model_fail_the_gate(tiny_bundle):
         check_answers(bundle, {"onnx-fp32": {**right, "ids": [[1], *ids[1:]]}})
     with pytest.raises(GateError, match="not the same model"):
         check_answers(bundle, {"onnx-fp32": {**right, "logits": (golden["logits"] * float("nan")).tolist()}})
+
+
+@pytest.mark.parametrize("change", [
+    {"ids": []}, {"ids": None}, {"logits": [[1.0], [1.0, 2.0]]}, {"logits": "x"}, {"logits": []},
+    {"ids": [["x"]] * 40},
+])  # fmt: skip
+def test_answers_that_prove_nothing_fail_the_gate(tiny_bundle, change):
+    bundle = open_bundle(tiny_bundle)
+    golden = bundle.golden()
+    ids = [row[mask == 1].tolist() for row, mask in
+           zip(golden["input_ids"], golden["attention_mask"], strict=True)]  # fmt: skip
+    told = {"ids": ids, "logits": golden["logits"].tolist(), **change}
+    with pytest.raises(GateError):
+        check_answers(bundle, {"onnx-fp32": told})
+    with pytest.raises(GateError, match="golden texts were answered there"):
+        check_answers(bundle, {"onnx-nothing": {**told, "ids": ids}})
 
 
 def test_rows_go_into_the_bundle(tiny_bundle, tmp_path):
@@ -78,6 +98,23 @@ def test_a_remark_stands_once():
 def test_two_devices_of_one_name_are_told_apart():
     rows = measuring.told_apart([[row(), row()], [row()], [row(device={**row()["device"], "name": "Other"})]])
     assert [one["device"]["name"] for one in rows] == ["Board 5", "Board 5", "Board 5 (2)", "Other"]
+
+
+def test_ctrl_c_ends_what_runs_on_several_devices():
+    ended = []
+
+    def work(address):
+        try:
+            follow(["sleep", "60"], 100, lambda line: None, address)
+        finally:
+            ended.append(address)
+
+    main = threading.main_thread().ident
+    threading.Timer(1.0, signal.pthread_kill, (main, signal.SIGINT)).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        measuring._at_once(work, ["local", "pi@host"])
+    assert sorted(ended) == ["local", "pi@host"] and time.monotonic() - started < 30
 
 
 def test_bad_devices(tiny_bundle, capsys):

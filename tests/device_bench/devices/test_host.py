@@ -117,6 +117,25 @@ def test_a_runner_that_dies_is_told(device, monkeypatch):
         device.run({"do": "describe"})
 
 
+@pytest.mark.parametrize("answer", ["[1]", "{", "3", '{"error": "__name__"}', '{"error": ["x"]}'])
+def test_a_device_that_answers_nonsense_is_one_line(device, monkeypatch, answer):
+    device.describe()
+    monkeypatch.setattr(device._channel, "get", lambda name: answer.encode())
+    with pytest.raises(EngineError, match="^local: "):
+        device.run({"do": "describe"})
+
+
+@pytest.mark.parametrize("told", [{}, {"rows": []}, {"rows": ["x"]}, {"rows": [{"variant": 1}]}])
+def test_rows_that_are_none_are_refused(device, small_bundle, monkeypatch, told):
+    bundle = open_bundle(small_bundle)
+    device.describe()
+    monkeypatch.setattr(device, "run", lambda request, progress: told)
+    with pytest.raises((DeviceError, InputError), match="local: (it gave no rows|row 1)"):
+        remote.bench_on(device, bundle, None, ["a"], None, QUICK)
+    with pytest.raises(DeviceError, match="it gave no answers of onnx-fp32"):
+        remote.answers_on(device, bundle, None, ["a"])
+
+
 def test_an_old_python_is_told(monkeypatch):
     monkeypatch.setattr(local.LocalChannel, "python", ("sh", "-c", "echo 3 7"))
     with (
