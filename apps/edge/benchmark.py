@@ -15,7 +15,7 @@ import numpy as np
 
 from apps.edge import rivals
 from apps.edge.rungs import rungs
-from apps.edge.tables import claims, ladder, pruning
+from apps.edge.tables import claims, formats, ladder, pruning
 from apps.flow import build, digest, plan
 from device_bench import machine, measure, statistics
 from device_bench.bench import _progress
@@ -37,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     found = {seed: measured(seed, options.runs, options.built) for seed in options.seeds}
     print(json.dumps(next(iter(found.values()))["device"]))
-    for table in (ladder, pruning, claims):
+    for table in (ladder, formats, pruning, claims):
         print(f"\n{table(found)}")
     if options.plot is not None:
         from apps.edge.plot import draw

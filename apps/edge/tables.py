@@ -32,6 +32,23 @@ def ladder(found: Found) -> str:
     return "\n".join(lines)
 
 
+def formats(found: Found) -> str:
+    """Every format of the teacher as it is, in the first seed: what docs/quantization.md shows."""
+    seed, entries = next((seed, one["entries"]) for seed, one in found.items())
+    teacher = entries[TEACHER]
+    lines = [
+        f"| variant (seed {seed}) | p50 ms | times as fast as PyTorch eager (95%) | MB | points lost |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for about in entries.values():
+        if about["rung"] in ("quantized only", "quantized otherwise"):
+            lost = 100 * (teacher["accuracy"] - about["accuracy"])
+            times = _interval(about["times"][TEACHER])
+            p50, size = about["latency_ms"]["p50"], about["bytes"] / 1e6
+            lines.append(f"| `{about['variant']}` | {p50:.2f} | {times} | {size:.1f} | {lost:.2f} |")
+    return "\n".join(lines)
+
+
 def pruning(found: Found) -> str:
     """What structured pruning buys at each share, against the whole model as the same variant."""
     lines = [

@@ -108,7 +108,10 @@ def main() -> int:
         print(f"static_page: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"static_page: {error.filename}: {error.strerror}; choose another OUT", file=sys.stderr)
+        print(
+            f"static_page: {error.filename or sys.argv[2]}: {error.strerror}; choose another OUT",
+            file=sys.stderr,
+        )
         return InputError.exit_code
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {size / 1e6:.0f} MB; serve it as static files, over https or from localhost")

@@ -9,7 +9,7 @@ import pytest
 from apps.edge.plot import draw
 from apps.edge.rivals import BERT, OPTIMUM, TEACHER, optimum_int8
 from apps.edge.rungs import rungs
-from apps.edge.tables import claims, ladder, pruning
+from apps.edge.tables import claims, formats, ladder, pruning
 from apps.flow import plan
 from apps.recipe import read_recipe
 from compress.qat import QatConfig
@@ -53,6 +53,11 @@ def test_the_ladder(found):
 def test_pruning_is_compared_with_the_same_variant_of_the_whole_model(found):
     (line,) = pruning(found).splitlines()[2:]
     assert line == "| 50% | onnx-int8 | 0.50 | 2.00 | 0.43 | 2 |"
+
+
+def test_formats_of_the_teacher_as_it_is(found):
+    (line,) = formats(found).splitlines()[2:]
+    assert line == "| `onnx-int8` | 4.00 | 5.0 (4.9 to 5.1) | 23.0 | 0.10 |"
 
 
 def test_the_claims_count_the_tokenizer(found):
