@@ -135,7 +135,6 @@ def _write(
         meta = {"task": TASK, "labels": LABELS, "limits": limits, "metrics": {}, "seed": config.seed,
                 "lineage": lineage, **about}  # fmt: skip
         seal(new, meta)
-        # As many threads as now: another number would be the whole process's, and change the next training.
         reader = load(new, threads=torch.get_num_threads())
         found = readings(reader, splits["validation"])
         calibration = calibration_of(found, splits["validation"])

@@ -4,7 +4,8 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,20 @@ def head_of(folder: Path) -> tuple[Any, tuple[str, ...]]:
     raise ValueError(f"architecture {names[0] or 'unknown'}: no {', '.join(HEADS)}")
 
 
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads in here. torch has one pool for the process, and a training's result depends on it."""
+    before = torch.get_num_threads()
+    if before == count:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class TorchSession:
     """A checkpoint as `from_pretrained` opens it."""
 
@@ -51,7 +66,7 @@ class TorchSession:
         self._inputs = inspect.signature(model.forward).parameters
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with torch.inference_mode():
+        with torch.inference_mode(), _threads(self._threads):
             inputs = {name: torch.from_numpy(feeds[name]) for name in feeds if name in self._inputs}
             answer = self._model(**inputs)
             return {name: answer[name].float().numpy() for name in self._outputs}
@@ -72,10 +87,9 @@ def open(
     providers: Sequence[str] = (),
     allow_fallback: bool = False,
 ) -> TorchSession:
-    """Open a checkpoint folder. `threads` holds for the whole process: torch has one pool."""
+    """Open a checkpoint folder. `threads` holds while it runs, not for the rest of the process."""
     if not isinstance(source, Path):
         raise EngineError("torch opens checkpoint folders only")
-    torch.set_num_threads(threads)
     try:
         opener, outputs = head_of(source)
         model = opener.from_pretrained(source, local_files_only=True)

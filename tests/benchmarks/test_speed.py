@@ -50,8 +50,10 @@ def test_answer(benchmark, tiny_bundle, variant):
 
 @pytest.mark.benchmark(group="text to answer")
 def test_answer_transformers_pipeline(benchmark, tiny_checkpoint):
+    import torch
     from transformers import pipeline
 
+    torch.set_num_threads(1)  # as all the others
     benchmark(pipeline("text-classification", model=str(tiny_checkpoint.path)), TEXT)
 
 
