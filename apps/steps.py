@@ -51,12 +51,16 @@ def make_data(recipe: Recipe, out: Path) -> None:
 
 
 def make_baselines(data: Step, out: Path) -> None:
-    from trainers.baselines import majority, tfidf_svc
-    from trainers.data import open_data
+    from trainers import baselines
     from trainers.files import write_json
+    from trainers.squad import QuestionSet
 
-    dataset = open_data(data.path)
-    write_json(out, {"TF-IDF + LinearSVC": tfidf_svc(dataset), "majority": majority(dataset)})
+    dataset = data_of(data)
+    if isinstance(dataset, QuestionSet):
+        found = [baselines.nearest_sentence(dataset), baselines.silence(dataset)]
+    else:
+        found = [baselines.tfidf_svc(dataset), baselines.majority(dataset)]
+    write_json(out, {one["name"].removesuffix(" class"): one for one in found})
 
 
 def make_teacher(recipe: Recipe, data: Step, out: Path) -> None:
