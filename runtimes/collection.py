@@ -1,7 +1,7 @@
 """The bundle of a collection: reader, embedder and index in one, opened as an `Asker`.
 
-    answers.bundle/  bundle.json (schema 2), reader/ and embedder/ (bundles of schema 1), index.sqlite,
-                     golden.json (questions of its own with the answers that it gave where it was packed)
+answers.bundle/  bundle.json (schema 2), reader/ and embedder/ (bundles of schema 1), index.sqlite,
+                 golden.json (questions of its own with the answers that it gave where it was packed)
 """
 
 import json

@@ -52,7 +52,8 @@ def _weights(read: Read, golds: Golds) -> Calibration:
     model = LogisticRegression(C=10.0, max_iter=1_000).fit((x - centre) / spread, y)
     weights = model.coef_[0] / spread
     shift = float(model.intercept_[0] - (weights * centre).sum())
-    return Calibration(**{name: float(w) for name, w in zip(FEATURES, weights, strict=True)}, shift=shift)
+    named = {name: float(weight) for name, weight in zip(FEATURES, weights, strict=True)}
+    return replace(Calibration(shift=shift), **named)  # type: ignore[arg-type] # floats all
 
 
 def _threshold(answers: Sequence[Sequence[Found]], golds: Golds) -> float:
