@@ -123,7 +123,7 @@ def _copy_kept(bundle: Bundle, keep: Sequence[str], folder: Path) -> None:
 
 def zipped(folder: Path) -> bytes:
     """A bundle folder as .zip, the same bytes for the same files."""
-    bundle, buffer = open_bundle(folder), io.BytesIO()
+    bundle, buffer = open_bundle(folder, parts=True), io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ["bundle.json", *sorted(bundle.manifest["files"])]:
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
