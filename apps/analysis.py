@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from apps.rows import dataset_from
+from apps.rows import dataset_from, require_classifier
 from compress.analyse import AnalyseConfig, check_analyse, costs
 from compress.parts import parts_of
 from compress.sensitivity import sensitivity
@@ -37,6 +37,7 @@ def analyse(
         _check_place(out)
     with TemporaryDirectory(prefix="edgewise-") as folder:
         checkpoint = open_or_adopt(path, Path(folder))
+        require_classifier(checkpoint)
         parts_of(open_model(checkpoint.path), path)
         result = _measure(path, checkpoint, data, config)
     if out is not None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from apps.rows import dataset_from, test_rows
+from apps.rows import dataset_from, questions_from, test_rows
 from compress.calibrate import Calibration
 from export.advise import Makings
 from export.gate import Budget
@@ -15,7 +15,9 @@ from runtimes.errors import InputError
 from runtimes.files import require_replaceable
 from trainers.adopt import open_or_adopt
 from trainers.checkpoint import Checkpoint
+from trainers.examples import examples
 from trainers.finetune import relabel
+from trainers.reader import TASK as READER
 
 _LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
@@ -25,7 +27,7 @@ def export_checkpoint(
 ) -> dict[str, Any]:
     """Make, gate and pack the wanted variants (default: DEFAULT). Raises GateError, InputError.
 
-    `source` is a checkpoint, or any folder with a classifier that `from_pretrained` opens.
+    `source` is a checkpoint, or any folder with a classifier or reader that `from_pretrained` opens.
     """
     if not source.is_dir():
         raise InputError(f"{source}: not a checkpoint; make one with `edgewise train`")
@@ -44,7 +46,7 @@ def export_checkpoint(
         checkpoint = open_or_adopt(source, Path(folder))
         dataset = test_rows(data, checkpoint.task, checkpoint.labels)
         lengths = lengths_of(checkpoint)
-        calibration = _calibration(data, checkpoint.labels) if CALIBRATED.intersection(names) else None
+        calibration = _calibration(data, checkpoint) if CALIBRATED.intersection(names) else None
         made: dict[str, Variant] = {}
         needed = {KNOWN[name][2] for name in names} | set(names)
         for name in (name for name in KNOWN if name in needed):
@@ -65,7 +67,9 @@ def lengths_of(checkpoint: Checkpoint) -> list[int]:
     return [*(length for length in _LENGTHS if length < most), most]
 
 
-def _calibration(data: str, labels: list[str]) -> Calibration:
+def _calibration(data: str, checkpoint: Checkpoint) -> Calibration:
     """Rows of the train split, which the gate does not measure on where the data has a test split."""
-    train = relabel(dataset_from(data), labels).splits["train"]
-    return Calibration(train.texts, train.labels)
+    if checkpoint.task == READER:
+        return Calibration(*examples(questions_from(data).splits["train"]))
+    train = relabel(dataset_from(data), checkpoint.labels).splits["train"]
+    return Calibration(*examples(train))

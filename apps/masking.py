@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from apps.rows import dataset_from
+from apps.rows import dataset_from, require_classifier
 from compress.masks import MaskConfig, check_mask, mask_weights
 from runtimes.files import require_replaceable
 from trainers.adopt import open_or_adopt
@@ -23,6 +23,7 @@ def mask(
     require_replaceable(out)
     with TemporaryDirectory(prefix="edgewise-") as folder:
         teacher = open_or_adopt(path, Path(folder))
+        require_classifier(teacher)
         config = MaskConfig(
             sparsity=sparsity,
             mask=kind,  # type: ignore[arg-type]  # checked below

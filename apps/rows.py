@@ -4,11 +4,32 @@ from pathlib import Path
 
 from runtimes.errors import InputError
 from runtimes.text import clean
+from trainers.checkpoint import Checkpoint
 from trainers.data import Dataset, Split, load_data, open_data
-from trainers.finetune import relabel
+from trainers.finetune import TASK, relabel
 from trainers.prepare import PrepareConfig, prepare
 from trainers.reader import TASK as READER
-from trainers.squad import QuestionSet, is_questions, load_questions, open_questions
+from trainers.squad import (
+    QuestionsConfig,
+    QuestionSet,
+    is_questions,
+    load_questions,
+    open_questions,
+    prepare_questions,
+)
+
+
+def questions_from(data: str) -> QuestionSet:
+    """A prepared folder of questions as it is; anything else is loaded and split with the defaults."""
+    if (Path(data) / "data.json").is_file():
+        return open_questions(Path(data))
+    return prepare_questions(data, QuestionsConfig())
+
+
+def require_classifier(checkpoint: Checkpoint) -> None:
+    """Raises InputError for a checkpoint of another task."""
+    if checkpoint.task != TASK:
+        raise InputError(f"{checkpoint.path}: task {checkpoint.task}; this takes text classifiers only")
 
 
 def dataset_from(data: str) -> Dataset:

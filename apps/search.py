@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.flow import digest, quiet, say
-from apps.rows import dataset_from
+from apps.rows import dataset_from, require_classifier
 from apps.search_make import MakeError, Workshop, bundled, packed, shaped
 from apps.search_measure import engines_on, measure
 from apps.search_pick import Original, Targets, Tried, misses, nearest, pareto, pick, told_miss, worst_miss
@@ -121,6 +121,7 @@ def _ours(work: Path) -> bool:
 
 def _prepare(path: Path, data: str, work: Path, config: SearchConfig) -> _Job:
     teacher = open_or_adopt(path, work)
+    require_classifier(teacher)
     dataset = relabel(dataset_from(data), teacher.labels)
     check_splits(dataset)
     training = {key: getattr(config, key) for key in ("importance", "unlabelled", "epochs", "seed")}

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from apps.rows import dataset_from
+from apps.rows import dataset_from, questions_from
 from compress.importance import Measure
 from compress.prune import PruneConfig, check_prune, prune
 from compress.qat import QatConfig, check_qat, quantization_aware
@@ -18,6 +18,8 @@ from trainers.checkpoint import Checkpoint, open_checkpoint
 from trainers.data import Dataset
 from trainers.distil import DistilConfig, check_distil, distil
 from trainers.finetune import relabel
+from trainers.reader import TASK as READER
+from trainers.squad import QuestionSet
 
 _ANSWERS = ".answers-*.npz"
 
@@ -54,7 +56,7 @@ def shrink(path: Path, data: str, out: Path, config: ShrinkConfig) -> dict[str, 
     require_replaceable(out)
     with TemporaryDirectory(prefix="edgewise-") as folder:
         start = teacher = open_or_adopt(path, Path(folder))
-        dataset = relabel(dataset_from(data), teacher.labels)
+        dataset = _dataset(data, teacher)
         steps = shrink_steps(teacher, dataset, config)
         before, cached = _about(teacher, dataset), set(out.parent.glob(_ANSWERS))
         for number, step in enumerate(steps, 1):
@@ -62,6 +64,10 @@ def shrink(path: Path, data: str, out: Path, config: ShrinkConfig) -> dict[str, 
         for left in set(out.parent.glob(_ANSWERS)) - cached:  # of use to a build, clutter here
             left.unlink()
         return {"before": before, "after": _about(open_checkpoint(out), dataset), "path": str(out)}
+
+
+def _dataset(data: str, teacher: Checkpoint) -> Dataset | QuestionSet:
+    return questions_from(data) if teacher.task == READER else relabel(dataset_from(data), teacher.labels)
 
 
 def _check(config: ShrinkConfig) -> None:
@@ -77,14 +83,15 @@ def _check(config: ShrinkConfig) -> None:
 Step = Callable[[Checkpoint, Path], Checkpoint]
 
 
-def shrink_steps(teacher: Checkpoint, dataset: Dataset, config: ShrinkConfig) -> list[Step]:
+def shrink_steps(teacher: Checkpoint, dataset: Dataset | QuestionSet, config: ShrinkConfig) -> list[Step]:
     """What makes the smaller checkpoint, each from the one before; checked before the first one starts."""
     steps: list[Step] = []
     shared: dict[str, Any] = {"epochs": config.epochs, "seed": config.seed}
     shared["max_tokens"] = teacher.limits["max_tokens"]
+    if isinstance(dataset, QuestionSet):
+        shared["metric"] = "exact"
     if config.vocabulary is not None:
-        size = VocabularyConfig(config.vocabulary)
-        steps.append(lambda start, out: trim_vocabulary(start, dataset.splits["train"].texts, out, size))
+        steps.append(_trimmed(dataset, VocabularyConfig(config.vocabulary)))
     if config.keep is not None:
         cut = PruneConfig(keep=config.keep, layers=config.layers, importance=config.importance, **shared)
         check_prune(cut)
@@ -106,18 +113,27 @@ def shrink_steps(teacher: Checkpoint, dataset: Dataset, config: ShrinkConfig) ->
     return steps
 
 
-def _depth(checkpoint: Checkpoint) -> int:
-    from trainers.model import open_model
-    from trainers.shape import family_of, layers_of
+def _trimmed(dataset: Dataset | QuestionSet, size: VocabularyConfig) -> Step:
+    if isinstance(dataset, QuestionSet):
+        raise InputError("--vocabulary: a reader meets words of any document; leave it out")
+    texts = dataset.splits["train"].texts
+    return lambda start, out: trim_vocabulary(start, texts, out, size)
 
-    model = open_model(checkpoint.path)
+
+def _depth(checkpoint: Checkpoint) -> int:
+    from trainers.shape import family_of, layers_of
+    from trainers.tasks import task_of
+
+    model = task_of(checkpoint.task).open(checkpoint.path)
     return len(layers_of(model, family_of(model, checkpoint.path)))
 
 
-def _about(checkpoint: Checkpoint, dataset: Dataset) -> dict[str, Any]:
-    """Bytes of the weights, and accuracy on the test rows."""
-    from trainers.evaluate import evaluate
+def _about(checkpoint: Checkpoint, dataset: Dataset | QuestionSet) -> dict[str, Any]:
+    """Bytes of the weights, and the metric on the test rows."""
+    from runtimes.load import load
+    from trainers.examples import examples
 
     size = sum(file.stat().st_size for file in checkpoint.path.glob("*.safetensors"))
-    measured = evaluate(checkpoint, dataset.splits["test"])
-    return {"bytes": size, "accuracy": measured["accuracy"], "n": measured["n"]}
+    model, (inputs, truths) = load(checkpoint.path), examples(dataset.splits["test"])
+    metric = model.metric(inputs, model.outputs(inputs), truths)
+    return {"bytes": size, metric["name"]: metric["value"], "n": metric["n"]}

@@ -11,6 +11,7 @@ from runtimes.files import writing
 from trainers.checkpoint import MANIFEST, Checkpoint, open_checkpoint, seal
 from trainers.files import read_json
 from trainers.finetune import MAX_BATCH, MAX_CHARS, TASK
+from trainers.reader import TASK as READER
 
 _MOST_TOKENS = 512
 ENCODER = "feature-extraction"
@@ -25,27 +26,29 @@ def open_or_adopt(path: Path, work: Path) -> Checkpoint:
 
 
 def adopt(source: Path, out: Path) -> Checkpoint:
-    """`source`, a trained sequence classifier (config.json, *.safetensors, tokenizer), as a checkpoint `out`.
+    """`source`, a trained classifier or reader (config.json, *.safetensors, tokenizer), as a checkpoint `out`.
 
-    Labels are those of its config; LABEL_0, LABEL_1, … are called 0, 1, … Raises InputError for a base model
-    without a trained head, for weights that would have to be unpickled, and where there is no tokenizer.
+    Labels are those of its config; LABEL_0, LABEL_1, … are called 0, 1, … A reader answers where its best span
+    leads "not here" at all, until it is calibrated. Raises InputError for a base model without a trained head,
+    for weights that would have to be unpickled, and where there is no tokenizer.
     """
-    from trainers.model import open_model, save_model
+    from trainers.model import save_model
+    from trainers.tasks import task_of
 
     config = _config(source)
     if not any(source.glob("*.safetensors")):
         raise InputError(f"{source}: no *.safetensors; save it with save_pretrained (nothing is unpickled)")
-    model = open_model(source)
+    task = READER if _is_reader(config) else TASK
+    model = task_of(task).open(source)
     most = _max_tokens(source, model)
     with writing(out) as folder, TemporaryDirectory(prefix="edgewise-") as work:
         save_model(model, _tokenizer_folder(source, Path(work)), folder, most)
-        labels = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
-        labels = [re.sub(r"^LABEL_(\d+)$", r"\1", label) for label in labels]
+        labels = ["start", "end"] if task == READER else _labels(model)
         if len(set(labels)) != len(labels):
             raise InputError(f"{source}: config.json names a label twice; give each one a name")
         origin = {"name": source.resolve().name, "model_type": config["model_type"]}
         meta = {
-            "task": TASK,
+            "task": task,
             "labels": labels,
             "limits": {"max_tokens": most, "max_chars": MAX_CHARS, "max_batch": MAX_BATCH},
             "data": {"name": "unknown: trained elsewhere"},
@@ -55,6 +58,15 @@ def adopt(source: Path, out: Path) -> Checkpoint:
         }
         seal(folder, meta)
     return open_checkpoint(out)
+
+
+def _labels(model: Any) -> list[str]:
+    labels = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
+    return [re.sub(r"^LABEL_(\d+)$", r"\1", label) for label in labels]
+
+
+def _is_reader(config: dict[str, Any]) -> bool:
+    return any(str(kind).endswith("ForQuestionAnswering") for kind in config.get("architectures") or [])
 
 
 def adopt_encoder(source: Path, out: Path, max_tokens: int, origin: dict[str, Any]) -> Checkpoint:
@@ -101,11 +113,11 @@ def _config(source: Path) -> dict[str, Any]:
         raise InputError(
             f"{source}: config.json is not a transformers config; save the model again"
         ) from None
-    if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+    if not any(kind.endswith(("ForSequenceClassification", "ForQuestionAnswering")) for kind in kinds):
         found = ", ".join(kinds) or "no architecture"
         raise InputError(
-            f"{source}: {found} is not a trained text classifier (…ForSequenceClassification); "
-            "train one with `edgewise train`"
+            f"{source}: {found} is not a trained text classifier (…ForSequenceClassification) or reader "
+            "(…ForQuestionAnswering); train one with `edgewise train`"
         )
     if config.get("problem_type") in ("regression", "multi_label_classification"):
         raise InputError(f"{source}: {config['problem_type']} is not supported; one label a text is")

@@ -105,7 +105,8 @@ def compress(
         return
     for key in ("before", "after"):
         about = result[key]
-        print(f"{key:<7} {about['bytes'] / 1e6:6.1f} MB  accuracy {about['accuracy']}")
+        metric = next(name for name in about if name not in ("bytes", "n"))
+        print(f"{key:<7} {about['bytes'] / 1e6:6.1f} MB  {metric} {about[metric]}")
     print(out)
 
 
