@@ -26,11 +26,11 @@ def open_or_adopt(path: Path, work: Path) -> Checkpoint:
 
 
 def adopt(source: Path, out: Path) -> Checkpoint:
-    """`source`, a trained classifier or reader (config.json, *.safetensors, tokenizer), as a checkpoint `out`.
+    """A trained classifier or reader (config.json, *.safetensors, tokenizer) as a checkpoint `out`.
 
-    Labels are those of its config; LABEL_0, LABEL_1, … are called 0, 1, … A reader answers where its best span
-    leads "not here" at all, until it is calibrated. Raises InputError for a base model without a trained head,
-    for weights that would have to be unpickled, and where there is no tokenizer.
+    Labels are those of its config; LABEL_0, LABEL_1, … are called 0, 1, … A reader answers where its best
+    span leads "not here" at all, until it is calibrated. Raises InputError for a base model without a trained
+    head, for weights that would have to be unpickled, and where there is no tokenizer.
     """
     from trainers.model import save_model
     from trainers.tasks import task_of
