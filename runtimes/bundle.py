@@ -2,6 +2,9 @@
 
 `bundle.json` (schema 1) lists every other file with its size and sha256, and carries its own digest in
 `sha256` (over the manifest without that key, as canonical JSON). Nothing is read that is not listed.
+
+Schema 2 is a bundle of bundles: `parts` names the folders of whole bundles of schema 1 in it, whose files
+are listed and checked like all others. A single model is still written as schema 1, for older readers.
 """
 
 import hashlib
@@ -20,6 +23,7 @@ from runtimes.errors import BundleError
 from runtimes.files import write_atomic
 
 SCHEMA = 1
+SCHEMA_PARTS = 2
 MANIFEST = "bundle.json"
 MAX_FILES = 1_000
 MAX_BYTES = 4 << 30
@@ -43,6 +47,10 @@ _KEYS: dict[str, type] = {
     "lineage": list,
     "sha256": str,
 }
+_KEYS_PARTS: dict[str, type] = {
+    **{key: _KEYS[key] for key in ("schema", "name", "task", "files", "lineage", "sha256")},
+    "parts": dict,
+}
 _VARIANT_KEYS: dict[str, type] = {"engine": str, "precision": str, "file": str, "size_bytes": int}
 _LIMITS = (("max_tokens", 4, MAX_TOKENS), ("max_chars", 1, 10_000_000), ("max_batch", 1, 10_000_000))
 
@@ -62,6 +70,30 @@ class Bundle:
     @property
     def task(self) -> str:
         return self.manifest["task"]
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Role → folder of a bundle in this one; empty for the bundle of a single model."""
+        return self.manifest.get("parts", {})
+
+    def part(self, role: str) -> "Bundle":
+        """The bundle that plays a role in this one. Raises BundleError where it is missing or differs."""
+        folder = self.parts.get(role)
+        if folder is None:
+            raise BundleError(f"{self.path}: has no {role}; pack it again")
+        inside = {name.removeprefix(f"{folder}/"): entry for name, entry in self.manifest["files"].items()
+                  if name.startswith(f"{folder}/")}  # fmt: skip
+        path = self.path / folder
+        manifest = _parse(path, self.read(f"{folder}/{MANIFEST}"))
+        _refuse_parts(path, manifest)
+        for name, entry in manifest["files"].items():
+            about = inside.get(name)
+            if about is None or any(about[key] != entry[key] for key in ("bytes", "sha256")):
+                raise BundleError(f"{path}: {name} is not what {MANIFEST} lists; pack it again")
+        files = None
+        if self.files is not None:
+            files = {name: self.files[f"{folder}/{name}"] for name in manifest["files"]}
+        return Bundle(path, manifest, files)
 
     @property
     def labels(self) -> list[str]:
@@ -107,19 +139,30 @@ class Bundle:
         return golden
 
 
-def open_bundle(path: str | Path) -> Bundle:
+def open_bundle(path: str | Path, parts: bool = False) -> Bundle:
     """Open a bundle folder or .zip; check its schema and the sha256 of every file.
 
-    Raises BundleError where it is missing, cut short, altered, or of a newer schema.
+    Raises BundleError where it is missing, cut short, altered, or of a newer schema; or of several models,
+    unless `parts`, since few can handle those.
     """
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path)
-    if not path.exists():
+        bundle = _open_folder(path)
+    elif not path.exists():
         raise BundleError(f"{path}: no such bundle; make one with `edgewise build RECIPE`")
-    if not zipfile.is_zipfile(path):
+    elif not zipfile.is_zipfile(path):
         raise BundleError(f"{path}: neither a bundle folder nor a complete .zip; pack or copy it again")
-    return _open_zip(path)
+    else:
+        bundle = _open_zip(path)
+    if not parts:
+        _refuse_parts(path, bundle.manifest)
+    return bundle
+
+
+def _refuse_parts(path: Path, manifest: dict[str, Any]) -> None:
+    if "parts" in manifest:
+        folders = ", ".join(map(str, manifest["parts"].values()))
+        raise BundleError(f"{path}: holds several models ({folders}); a single model's bundle is needed here")
 
 
 def _open_folder(path: Path) -> Bundle:
@@ -193,17 +236,23 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
         raise BundleError(f"{path}: {MANIFEST} is not JSON ({error}); copy the bundle again") from None
     if not isinstance(manifest, dict) or type(manifest.get("schema")) is not int or manifest["schema"] < 1:
         raise BundleError(f"{path}: {MANIFEST} has no schema version; pack the bundle again")
-    if manifest["schema"] > SCHEMA:
+    if manifest["schema"] > SCHEMA_PARTS:
         raise BundleError(
-            f"{path}: schema {manifest['schema']} is newer than {SCHEMA}, which this edgewise reads; "
+            f"{path}: schema {manifest['schema']} is newer than {SCHEMA_PARTS}, which this edgewise reads; "
             "upgrade edgewise"
         )
-    for key, kind in _KEYS.items():
+    several = manifest["schema"] == SCHEMA_PARTS
+    for key, kind in (_KEYS_PARTS if several else _KEYS).items():
         if not isinstance(manifest.get(key), kind):
             raise BundleError(f"{path}: {MANIFEST}: {key!r} must be a {kind.__name__}; pack the bundle again")
     if manifest_digest(manifest) != manifest["sha256"]:
         raise BundleError(f"{path}: {MANIFEST} was altered (its own sha256 differs); copy the bundle again")
     _check_files(path, manifest["files"])
+    if several:
+        _check_parts(path, manifest)
+        return manifest
+    if "parts" in manifest:
+        raise BundleError(f"{path}: {MANIFEST}: schema {SCHEMA} has no parts; pack the bundle again")
     _check_variants(path, manifest)
     _check_rest(path, manifest)
     return manifest
@@ -222,6 +271,15 @@ def _check_files(path: Path, files: dict[str, Any]) -> None:
         total += size
     if total > MAX_BYTES:
         raise BundleError(f"{path}: {total} bytes, over the limit of {MAX_BYTES}")
+
+
+def _check_parts(path: Path, manifest: dict[str, Any]) -> None:
+    if not manifest["parts"]:
+        raise BundleError(f"{path}: {MANIFEST}: no parts; pack the bundle again")
+    for role, folder in manifest["parts"].items():
+        plain = isinstance(folder, str) and is_safe_name(folder) and "/" not in folder
+        if not plain or f"{folder}/{MANIFEST}" not in manifest["files"]:
+            raise BundleError(f"{path}: {MANIFEST}: part {role!r} is {folder!r}, no bundle that it lists")
 
 
 def _check_variants(path: Path, manifest: dict[str, Any]) -> None:
