@@ -147,11 +147,11 @@ def check_caller(
         raise wrong_key()
 
 
-def check_rate(limiter: RateLimit, name: str) -> None:
-    """Takes one request of that name. Raises Refused (429) over the rate."""
-    seconds = math.ceil(limiter.take(name))
+def check_rate(limiter: RateLimit, name: str, per_minute: int | None = None) -> None:
+    """Takes one request of that name, whose own rate may differ. Raises Refused (429) over the rate."""
+    seconds = math.ceil(limiter.take(name, per_minute))
     if seconds:
-        line = f"over {limiter.per_minute} requests a minute; try again in {seconds} s"
+        line = f"over {per_minute or limiter.per_minute} requests a minute; try again in {seconds} s"
         raise Refused(429, line, {"Retry-After": str(seconds)})
 
 
