@@ -38,6 +38,7 @@ from apps.steps import (
 )
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable
+from trainers.reader import TASK as READER
 
 os.environ.setdefault("USE_TF", "0")
 # Steps that all processes of a distributed run take part in.
@@ -102,7 +103,7 @@ def _plan_data(recipe: Recipe, add: Callable[..., Step]) -> tuple[Step, Step]:
         "data",
         lambda out: make_data(recipe, out),
         data=asdict(recipe.data),
-        prepare=asdict(recipe.prepare),
+        prepare=asdict(recipe.questions if recipe.task == READER else recipe.prepare),
         source=_identity(recipe.data.name, "data"),
     )
     return data, add("baselines", lambda out: make_baselines(data, out), ".json", data=data.path.name)

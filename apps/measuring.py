@@ -141,6 +141,30 @@ def check_on(path: Path, on: Sequence[str], browser: bool = False) -> dict[str, 
     return _at_once(checked, on)
 
 
+def check_collection_on(path: Path, on: Sequence[str]) -> dict[str, Any]:
+    """Device → agreement with the golden answers of a collection and the memory that it took there, or how it
+    failed; "here" where no device is named. One alone raises: GateError, DeviceError."""
+    from export.collection import check_collection, compare_golden, golden_told
+
+    if not on:
+        return {"here": check_collection(path)}
+    from device_bench.devices import reach
+    from device_bench.remote import ask_on
+    from runtimes.collection import golden_of
+
+    bundle = open_bundle(path, parts=True)
+    questions = [one.question for one in golden_of(bundle)]
+
+    def checked(address: str) -> dict[str, Any]:
+        with reach(address) as device:
+            told = ask_on(device, bundle, questions)
+            memory = {key: value for key, value in told.items() if key.endswith("_mb")}
+            emulated = device.describe()["emulated"]
+        return {**compare_golden(bundle, golden_told(bundle, told["golden"])), **memory, "emulated": emulated}
+
+    return _at_once(checked, on)
+
+
 def _at_once(work: Callable[[str], Any], on: Sequence[str]) -> dict[str, Any]:
     """Device → what came of it: a result, or the EdgewiseError that it ended with.
 

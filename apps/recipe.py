@@ -24,6 +24,8 @@ from runtimes.load import TASKS
 from trainers.distil import DistilConfig, check_distil
 from trainers.finetune import TrainConfig, check_config
 from trainers.prepare import PrepareConfig, check_prepare
+from trainers.reader import TASK as READER
+from trainers.squad import QuestionsConfig, check_questions
 
 MAX_BYTES = 1 << 20
 
@@ -57,7 +59,9 @@ class Recipe:
     """What `edgewise build` needs to know. `vocabulary`, `prune`, `distil` and `qat`, taken in this order,
     are left out where they are None.
 
-    `seed`, where given, stands for the seeds of prepare, train, prune, distil, qat and bench.
+    `prepare` is for labelled texts, `questions` for readers.
+    `seed`, where given, stands for the seeds of prepare, train, prune, distil, qat and bench; which articles
+    are held out keeps its own.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Recipe:
     task: str = "text-classification"
     seed: int | None = None
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    questions: QuestionsConfig = field(default_factory=QuestionsConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     vocabulary: VocabularyConfig | None = None
@@ -88,9 +93,19 @@ def read_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
         raise InputError(f"{path}: not TOML: {error}") from None
     for key, value in (overrides or {}).items():
         _override(table, key, value)
+    if table.get("task") == READER:
+        _as_reader(table)
     recipe: Recipe = from_table(Recipe, table, str(path))
     _check(recipe, path)
     return recipe if recipe.seed is None else _seeded(recipe, recipe.seed)
+
+
+def _as_reader(table: dict[str, Any]) -> None:
+    """What readers are measured by, where a section does not say it."""
+    table.setdefault("train", {})
+    for section in ("train", "prune", "distil", "qat"):
+        if isinstance(table.get(section), dict):
+            table[section].setdefault("metric", "exact")
 
 
 def _seeded(recipe: Recipe, seed: int) -> Recipe:
@@ -194,6 +209,16 @@ def _check(recipe: Recipe, path: Path) -> None:
         raise InputError(f"{path}: {error}") from None
 
 
+def _check_task(recipe: Recipe) -> None:
+    """What only one of the tasks has."""
+    if recipe.task == READER and recipe.vocabulary is not None:
+        raise InputError("vocabulary: a reader meets words of any document; leave the section out")
+    for key in ("train", "prune", "distil", "qat"):
+        config = getattr(recipe, key)
+        if config is not None and (config.metric == "exact") != (recipe.task == READER):
+            raise InputError(f"{key}.metric = {config.metric!r}: no figure of task {recipe.task}")
+
+
 def _last_training(recipe: Recipe) -> tuple[str, TrainConfig]:
     """The section whose `max_tokens` what is exported was trained with."""
     if recipe.qat is not None:
@@ -210,7 +235,9 @@ def _check_values(recipe: Recipe) -> None:
         if not 0 <= seed < 1 << 32:
             raise InputError(f"seed {seed}: must be from 0 to {(1 << 32) - 1}")
     check_prepare(recipe.prepare)
+    check_questions(recipe.questions)
     check_config(recipe.train)
+    _check_task(recipe)
     if recipe.vocabulary is not None and recipe.vocabulary.size < 1:
         raise InputError(f"vocabulary.size = {recipe.vocabulary.size}: must be 1 or more")
     if recipe.prune is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from apps.recipe import Recipe
 from runtimes.files import writing
+from trainers.reader import TASK as READER
 
 
 @dataclass(frozen=True)
@@ -28,29 +29,48 @@ class Step:
 Steps = dict[str, Step]
 
 
+def data_of(data: Step) -> Any:
+    """The prepared data: labelled texts, or questions."""
+    from trainers.data import open_data
+    from trainers.squad import is_questions, open_questions
+
+    return open_questions(data.path) if is_questions(data.path) else open_data(data.path)
+
+
 def make_data(recipe: Recipe, out: Path) -> None:
     from trainers.data import load_data, save_data
     from trainers.prepare import prepare
+    from trainers.squad import prepare_questions, save_questions
+
+    if recipe.task == READER:
+        save_questions(prepare_questions(recipe.data.name, recipe.questions), out)
+        return
 
     dataset = load_data(recipe.data.name, text=recipe.data.text, label=recipe.data.label)
     save_data(prepare(dataset, recipe.prepare), out)
 
 
 def make_baselines(data: Step, out: Path) -> None:
-    from trainers.baselines import majority, tfidf_svc
-    from trainers.data import open_data
+    from trainers import baselines
     from trainers.files import write_json
+    from trainers.squad import QuestionSet
 
-    dataset = open_data(data.path)
-    write_json(out, {"TF-IDF + LinearSVC": tfidf_svc(dataset), "majority": majority(dataset)})
+    dataset = data_of(data)
+    if isinstance(dataset, QuestionSet):
+        found = [baselines.nearest_sentence(dataset), baselines.silence(dataset)]
+    else:
+        found = [baselines.tfidf_svc(dataset), baselines.majority(dataset)]
+    write_json(out, {one["name"].removesuffix(" class"): one for one in found})
 
 
 def make_teacher(recipe: Recipe, data: Step, out: Path) -> None:
-    from trainers.data import open_data
     from trainers.finetune import finetune
+    from trainers.reader import train_reader
     from trainers.sources import find
 
-    finetune(open_data(data.path), find(recipe.base.name, "model").path, out, recipe.train)
+    base = find(recipe.base.name, "model").path
+    train: Any = train_reader if recipe.task == READER else finetune
+    train(data_of(data), base, out, recipe.train)
 
 
 def make_vocabulary(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:

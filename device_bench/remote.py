@@ -67,6 +67,26 @@ def answers_on(
     return found
 
 
+def ask_on(device: Device, bundle: Bundle, questions: Sequence[str], threads: int = 1) -> dict[str, Any]:
+    """What a collection answers there: {"golden": one a question, "peak_rss_mb", "about", …}.
+
+    Raises EngineError where the device has no engine for one of its models.
+    """
+    parts = [bundle.part(role) for role in bundle.parts]
+    needed = sorted({part.variants[part.defaults["*"]]["engine"] for part in parts})
+    missing = set(needed) - set(device.provide(needed, say))
+    if missing:
+        raise EngineError(f"{device.name}: no engine {missing.pop()!r} there, and none can be pushed")
+    say(f"{device.name}: pushing {bundle.name}")
+    files = {f"{FOLDER}/{name}": bundle.source(name) for name in bundle.manifest["files"]}
+    device.push({**files, f"{FOLDER}/{MANIFEST}": json.dumps(bundle.manifest).encode()})
+    request = {"do": "ask", "bundle": device.path(FOLDER), "questions": list(questions), "threads": threads}
+    found = device.run(request, say)
+    if not isinstance(found.get("golden"), list):
+        raise DeviceError(f"{device.name}: it gave no answers; try again")
+    return found
+
+
 def compare_on(
     device: Device,
     entries: Mapping[str, tuple[Bundle, str]],

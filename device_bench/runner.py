@@ -102,6 +102,21 @@ def answers(request: dict[str, Any]) -> dict[str, Any]:
     return {"variants": found}
 
 
+def ask(request: dict[str, Any]) -> dict[str, Any]:
+    """What a collection answers to its golden questions there, and the memory that it took."""
+    from dataclasses import asdict
+
+    from device_bench.child import peak_rss_mb, rss_mb
+    from runtimes.collection import golden_from
+    from runtimes.load import load
+
+    asker = load(request["bundle"], threads=request["threads"])
+    opened = rss_mb()
+    answered = asker.many(request["questions"])
+    memory = {"opened_mb": opened, "asked_mb": rss_mb(), "peak_rss_mb": peak_rss_mb()}
+    return {"golden": [asdict(golden_from(one)) for one in answered], **memory, "about": asker.describe()}
+
+
 def compare(request: dict[str, Any]) -> dict[str, Any]:
     """`device_bench.compare.compare` on variants of several pushed bundles."""
     from device_bench.compare import compare as measure
@@ -115,6 +130,7 @@ ACTIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "unpack": unpack,
     "bench": bench,
     "answers": answers,
+    "ask": ask,
     "compare": compare,
 }
 

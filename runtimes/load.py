@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ TASKS = {
     "question-answering": "runtimes.tasks.answer",
     "feature-extraction": "runtimes.tasks.embed",
 }
+# Task of several models → module with `open_parts(bundle, models by role)`.
+SEVERAL = {"answers": "runtimes.collection"}
 CHECKPOINT = "checkpoint.json"
 TOLD = ("calibration",)  # what a model must know beside its files, where its task has it
 
@@ -48,7 +50,17 @@ def load(
         how["providers"] = list(providers)
     if (path / CHECKPOINT).is_file():
         return _open_checkpoint(path, engine, variant, how)
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, parts=True)
+    if not bundle.parts:
+        return _open_model(bundle, engine, variant, how)
+    if variant is not None:
+        raise EngineError(f"{path}: holds several models, each with variants of its own; name none")
+    task = task_module(bundle.task, SEVERAL)
+    models = {role: _open_model(bundle.part(role), engine, None, how) for role in bundle.parts}
+    return task.open_parts(bundle, models)
+
+
+def _open_model(bundle: Bundle, engine: str | None, variant: str | None, how: dict[str, Any]) -> Any:
     name = choose(bundle, engine, variant)
     about = bundle.variants[name]
     task = task_module(bundle.task)
@@ -86,13 +98,13 @@ def choose(bundle: Bundle, engine: str | None = None, variant: str | None = None
     )
 
 
-def task_module(task: str) -> Any:
+def task_module(task: str, known: Mapping[str, str] = TASKS) -> Any:
     """The module that owns a task's pre- and post-processing. Raises BundleError for an unknown one."""
-    if task not in TASKS:
+    if task not in known:
         raise BundleError(
-            f"task {task!r} is not known to this edgewise ({', '.join(TASKS)}); upgrade edgewise"
+            f"task {task!r} is not known to this edgewise ({', '.join(known)}); upgrade edgewise"
         )
-    return import_module(TASKS[task])
+    return import_module(known[task])
 
 
 def _open_checkpoint(path: Path, engine: str | None, variant: str | None, how: dict[str, Any]) -> Any:

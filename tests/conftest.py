@@ -177,3 +177,32 @@ def pte_bundle(tiny_checkpoint, tiny_variants, pte_variants, tiny_data, tmp_path
     out = tmp_path_factory.mktemp("bundle") / "pte.bundle"
     made = [*pte_variants.values(), tiny_variants["onnx-fp32"]]
     return pack(tiny_checkpoint, made, tiny_data, out, "pte", Budget()).path
+
+
+@pytest.fixture(scope="session")
+def answer_parts(tiny_base, tmp_path_factory):
+    """A tiny reader and a tiny embedder as bundles, by role."""
+    from tiny_answers import part
+
+    folder = tmp_path_factory.mktemp("parts")
+    tasks = {"reader": "question-answering", "embedder": "feature-extraction"}
+    return {role: part(tiny_base, task, folder / f"{role}.bundle") for role, task in tasks.items()}
+
+
+@pytest.fixture(scope="session")
+def tiny_collection(answer_parts, tmp_path_factory):
+    """A collection's file of six short documents."""
+    from tiny_answers import collection
+
+    return collection(answer_parts["embedder"], tmp_path_factory.mktemp("collection") / "tiny.sqlite")
+
+
+@pytest.fixture(scope="session")
+def tiny_answers(answer_parts, tiny_collection, tmp_path_factory):
+    """The bundle of that collection. Copy it before you change it."""
+    from tiny_answers import QUESTIONS
+
+    from export.collection import pack_collection
+
+    out = tmp_path_factory.mktemp("answers") / "tiny.bundle"
+    return pack_collection(tiny_collection, **answer_parts, questions=QUESTIONS, out=out).path

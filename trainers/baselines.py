@@ -1,5 +1,7 @@
-"""What a model has to beat: TF-IDF with a linear SVM, and the most frequent class; on the same rows."""
+"""What a model has to beat, on the same rows: for labels TF-IDF with a linear SVM and the most frequent class;
+for readers the sentence most like the question, and silence."""
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -7,6 +9,10 @@ import numpy as np
 
 from trainers.data import Dataset
 from trainers.metrics import classification_report
+from trainers.spans import span_report
+from trainers.squad import Question, QuestionSet
+
+_SENTENCE = re.compile(r"[^.!?]+[.!?]*")
 
 
 def tfidf_svc(dataset: Dataset) -> dict[str, Any]:
@@ -33,3 +39,30 @@ def majority(dataset: Dataset) -> dict[str, Any]:
     scores = np.zeros((len(dataset.splits["test"]), len(dataset.label_names)))
     scores[:, most] = 1.0
     return {"name": "majority class", **classification_report(scores, dataset.splits["test"].labels)}
+
+
+def nearest_sentence(questions: QuestionSet) -> dict[str, Any]:
+    """Report on the test questions of giving the passage's sentence with the highest TF-IDF cosine."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    test = questions.splits["test"]
+    words = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
+    words.fit(dict.fromkeys(one.context for one in questions.splits["train"]))
+    said = [_nearest(words, one) for one in test]
+    return {"name": "nearest sentence", **span_report(said, _golds(test))}
+
+
+def _nearest(words: Any, one: Question) -> str:
+    sentences = [found.group().strip() for found in _SENTENCE.finditer(one.context)] or [one.context]
+    near = words.transform(sentences) @ words.transform([one.question]).T
+    return str(sentences[int(near.toarray().argmax())])
+
+
+def silence(questions: QuestionSet) -> dict[str, Any]:
+    """Report on the test questions of never answering: right where nothing is to be found."""
+    test = questions.splits["test"]
+    return {"name": "silence", **span_report([""] * len(test), _golds(test))}
+
+
+def _golds(questions: list[Question]) -> list[list[str]]:
+    return [[text for _, text in one.answers] for one in questions]

@@ -96,7 +96,8 @@ def load_texts(name_or_path: str | Path, text: str = "text") -> list[str]:
     return load_data(name_or_path, text=text).splits["train"].texts
 
 
-def _origin(source: Source) -> dict[str, Any]:
+def origin(source: Source) -> dict[str, Any]:
+    """What a checkpoint tells of its data: name, place, revision, digest."""
     origin = {k: getattr(source, k) for k in ("name", "place", "revision", "digest")}
     if source.place == "file":
         origin["name"] = source.path.name
@@ -129,7 +130,7 @@ def _from_files(source: Source, files: dict[str, Path], text: str, label: str) -
     _check_overlap(files, named)
     index = {name: i for i, name in enumerate(label_names)}
     splits = {split: Split(texts, [index[y] for y in labels]) for split, (texts, labels) in named.items()}
-    return Dataset(source.path.stem, label_names, splits, _origin(source))
+    return Dataset(source.path.stem, label_names, splits, origin(source))
 
 
 def _read_split(path: Path, text: str, label: str) -> tuple[list[str], list[str]]:
@@ -214,8 +215,8 @@ def _from_index(source: Source) -> Dataset:
     index = {name: i for i, name in enumerate(raw)}
     splits = {split: Split(texts, [index[y] for y in labels]) for split, (labels, texts) in named.items()}
     readable = entry.get("labels", {})
-    origin = {**_origin(source), "licence": entry["licence"]}
-    return Dataset(source.name, [readable.get(name, name) for name in raw], splits, origin)
+    about = {**origin(source), "licence": entry["licence"]}
+    return Dataset(source.name, [readable.get(name, name) for name in raw], splits, about)
 
 
 def _read_tab(path: Path) -> tuple[list[str], list[str]]:
@@ -272,7 +273,7 @@ def _named(source: Source, rows: dict[str, tuple[list[Any], list[Any]]], names: 
         splits[split] = Split(texts, labels)
     if "train" not in splits:
         raise InputError(f"{source.name}: the train split has no labels")
-    return Dataset(source.name, names, splits, _origin(source))
+    return Dataset(source.name, names, splits, origin(source))
 
 
 # save and open

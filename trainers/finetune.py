@@ -32,7 +32,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     max_tokens: int = 128
     patience: int = 2
-    metric: Literal["macro_f1", "accuracy"] = "macro_f1"
+    metric: Literal["macro_f1", "accuracy", "exact"] = "macro_f1"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     save_every: int = 200
     seed: int = 0

@@ -1,10 +1,10 @@
 """Fine-tune a base model into a reader on questions in SQuAD's shape, and measure it."""
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,43 +14,32 @@ from runtimes.load import load
 from runtimes.tasks import answer
 from runtimes.text import Tokenizer, Window
 from trainers.checkpoint import Checkpoint, open_checkpoint, seal
-from trainers.files import digest_of
 from trainers.finetune import MAX_BATCH, TrainConfig, check_config, parents, work_folder
 from trainers.sources import find
 from trainers.spans import best_threshold, calibrate, exact_match, f1, span_report
-from trainers.squad import Question
+from trainers.squad import Question, QuestionSet
 
 if TYPE_CHECKING:
     from trainers.fit import Rows
 
 TASK = "question-answering"
-LABELS = ["start", "end"]
 MAX_CHARS = 200_000
-Splits = Mapping[str, Sequence[Question]]
+# `max_tokens` is the length of a window, question and passage together; `patience` counts epochs without more
+# windows whose answer is `exact`ly right on validation.
+DEFAULTS = TrainConfig(epochs=2, batch_size=16, max_tokens=256, metric="exact")
 
 
-@dataclass(frozen=True)
-class ReadConfig(TrainConfig):
-    """`max_tokens` is the length of a window, question and passage together; `patience` counts epochs without
-    more windows whose answer is `exact`ly right on validation."""
-
-    epochs: int = 2
-    batch_size: int = 16
-    max_tokens: int = 256
-    metric: Literal["exact"] = "exact"  # type: ignore[assignment]
-
-
-def train_reader(splits: Splits, base: Path | str, out: Path, config: ReadConfig | None = None) -> Checkpoint:
-    """A checkpoint at `out` that answers from passages, trained from `base` on splits["train"].
+def train_reader(
+    questions: QuestionSet, base: Path | str, out: Path, config: TrainConfig | None = None
+) -> Checkpoint:
+    """A checkpoint at `out` that answers from passages, trained from `base` on the train questions.
 
     The best epoch, the calibration of the confidence and the threshold under which nothing is answered come
-    from splits["validation"]; metrics.test from splits["test"]. Killed and called again, it goes on.
+    from the validation questions; metrics.test from the test ones. Killed and called again, it goes on.
     """
-    config = config or ReadConfig()
-    check_config(config, "read")
-    for name in ("train", "validation", "test"):
-        if not splits.get(name):
-            raise InputError(f"read: no {name} questions; hold some out by title")
+    config = config or DEFAULTS
+    check_config(config)
+    check_reader(questions, config)
     import transformers
 
     from trainers.fit import fit
@@ -61,16 +50,23 @@ def train_reader(splits: Splits, base: Path | str, out: Path, config: ReadConfig
     model = open_reader(source.path)
     check_max_tokens(model, config.max_tokens)
     tokenizer = open_tokenizer(source.path, config.max_tokens)
-    train, validation = (window_rows(splits[name], tokenizer) for name in ("train", "validation"))
+    train, validation = (window_rows(questions.splits[name], tokenizer) for name in ("train", "validation"))
     parent, lineage = parents(source)
-    data = {name: digest_of({"questions": repr(list(rows))}) for name, rows in splits.items()}
-    job = {"config": asdict(config), "data": data, "base": parent}
+    job = {"config": asdict(config), "data": questions.digest, "base": parent}
     figures = fit(
         model, train, validation, tokenizer.pad_id, span_loss, config, work_folder(out), job, exact_windows
     )
-    step = {"step": "read", "config": asdict(config), "parent": parent}
-    about = {"data": {"questions": {name: len(rows) for name, rows in splits.items()}, "digests": data}}
-    return _write(model, source.path, splits, config, figures, [*lineage, step], about, out)
+    step = {"step": "finetune", "config": asdict(config), "parent": parent}
+    return write_reader(model, source.path, questions, config, figures, [*lineage, step], out)
+
+
+def check_reader(questions: QuestionSet, config: TrainConfig, section: str = "train") -> None:
+    """InputError for splits that are missing, or another metric than readers have."""
+    for name in ("train", "validation", "test"):
+        if not questions.splits.get(name):
+            raise InputError(f"{questions.name}: no {name} questions; hold some out by title")
+    if config.metric != "exact":
+        raise InputError(f"{section}.metric = {config.metric!r}: a reader's is exact")
 
 
 def window_rows(questions: Sequence[Question], tokenizer: Tokenizer) -> "Rows":
@@ -120,20 +116,37 @@ def exact_windows(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {"exact": float((logits.argmax(axis=1) == labels).all(axis=1).mean())}
 
 
-def _write(
-    model: Any, tokenizer_from: Path, splits: Splits, config: ReadConfig, figures: dict[str, Any],
-    lineage: list[dict[str, Any]], about: dict[str, Any], out: Path,
+def write_reader(
+    model: Any, tokenizer_from: Path, questions: QuestionSet, config: TrainConfig, figures: dict[str, Any],
+    lineage: list[dict[str, Any]], out: Path,
 ) -> Checkpoint:  # fmt: skip
-    """Save, seal, read validation and test with the saved model, calibrate, and seal again."""
+    """Save, seal, read validation and test with the saved model, calibrate, and seal again. The first process
+    does it."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    if state.is_main_process:
+        _write(model, tokenizer_from, questions, config, figures, lineage, out)
+        shutil.rmtree(work_folder(out), ignore_errors=True)
+    state.wait_for_everyone()
+    return open_checkpoint(out)
+
+
+def _write(
+    model: Any, tokenizer_from: Path, questions: QuestionSet, config: TrainConfig, figures: dict[str, Any],
+    lineage: list[dict[str, Any]], out: Path,
+) -> None:  # fmt: skip
     import torch
 
     from trainers.model import save_model
 
+    splits = questions.splits
     with writing(out) as new:
         save_model(model, tokenizer_from, new, config.max_tokens)
         limits = {"max_tokens": config.max_tokens, "max_chars": MAX_CHARS, "max_batch": MAX_BATCH}
-        meta = {"task": TASK, "labels": LABELS, "limits": limits, "metrics": {}, "seed": config.seed,
-                "lineage": lineage, **about}  # fmt: skip
+        data = {**questions.source, "questions": {name: len(rows) for name, rows in splits.items()}}
+        meta = {"task": TASK, "labels": list(questions.label_names), "limits": limits, "metrics": {},
+                "seed": config.seed, "lineage": lineage, "data": data}  # fmt: skip
         seal(new, meta)
         reader = load(new, threads=torch.get_num_threads())
         found = readings(reader, splits["validation"])
@@ -141,8 +154,6 @@ def _write(
         metrics = {"validation": report(found, splits["validation"], calibration["threshold"])}
         metrics["test"] = report(readings(reader, splits["test"]), splits["test"], calibration["threshold"])
         seal(new, {**meta, "metrics": {**metrics, "training": figures}, "calibration": calibration})
-    shutil.rmtree(work_folder(out), ignore_errors=True)
-    return open_checkpoint(out)
 
 
 def readings(reader: Any, questions: Sequence[Question], block: int = 64) -> list[answer.Reading]:

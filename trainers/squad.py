@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from runtimes.errors import InputError
-from trainers.files import read_json
+from runtimes.files import writing
+from trainers.data import SPLITS, origin
+from trainers.files import digest_of, read_json, sha256_file, write_json
 from trainers.readers import MAX_ROWS, MAX_TEXT_CHARS, SUFFIXES, read_rows
 from trainers.sources import find
 
@@ -28,6 +30,125 @@ class Question:
     question: str
     context: str
     answers: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """Questions in splits: what `trainers.data.Dataset` is for labelled texts."""
+
+    name: str
+    splits: dict[str, list[Question]]
+    source: dict[str, Any] = field(default_factory=dict)
+    label_names = ("start", "end")
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the questions themselves, in their order."""
+        return digest_of({name: "\n".join(map(repr, rows)) for name, rows in self.splits.items()})
+
+
+@dataclass(frozen=True)
+class QuestionsConfig:
+    """How questions are split. `test` and `validation` name the articles (titles) that are held out, whole;
+    where both are empty and the data has no such splits, articles are drawn by `seed` until `share` of the
+    questions is in each. `impossible`: the share of questions that is added once more beside a passage
+    without their answer, in every split. `max_rows` bounds the train split."""
+
+    test: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    share: float = 0.1
+    impossible: float = 0.0
+    max_rows: int | None = None
+    seed: int = 0
+
+
+def check_questions(config: QuestionsConfig) -> None:
+    """InputError for a value that cannot work, named as in the recipe."""
+    if not 0 < config.share < 0.5 or not 0 <= config.impossible <= 1:
+        raise InputError("questions: share must be above 0 and below 0.5, impossible from 0 to 1")
+    if config.max_rows is not None and config.max_rows < 1:
+        raise InputError(f"questions.max_rows = {config.max_rows}: must be 1 or more")
+    both = sorted(set(config.test) & set(config.validation))
+    if both:
+        raise InputError(f"questions: {both[0]!r} is both in test and in validation; keep one")
+
+
+def prepare_questions(name_or_path: str | Path, config: QuestionsConfig) -> QuestionSet:
+    """Train, validation and test questions of no common article. InputError as `load_questions`."""
+    check_questions(config)
+    splits = load_questions(name_or_path)
+    if config.test or config.validation:
+        everything = [one for rows in splits.values() for one in rows]
+        rest, test = hold_out(everything, config.test)
+        train, validation = hold_out(rest, config.validation)
+        splits = {"train": train, "validation": validation, "test": test}
+    else:
+        splits = _drawn(splits, config)
+    if config.max_rows is not None and len(splits["train"]) > config.max_rows:
+        chosen = np.random.default_rng(config.seed).permutation(len(splits["train"]))[: config.max_rows]
+        splits["train"] = [splits["train"][row] for row in sorted(chosen.tolist())]
+    made = {key: with_impossible(rows, config.impossible, config.seed) for key, rows in splits.items()}
+    source = {**origin(find(str(name_or_path), "data")), "prepared": asdict(config)}
+    return QuestionSet(Path(str(name_or_path)).stem, made, source)
+
+
+def _drawn(splits: dict[str, list[Question]], config: QuestionsConfig) -> dict[str, list[Question]]:
+    """Validation and test, where they are missing, out of train by whole articles."""
+    made, random = dict(splits), np.random.default_rng(config.seed)
+    for name in ("test", "validation"):
+        if made.get(name):
+            continue
+        titles = sorted({one.title for one in made["train"]})
+        if len(titles) < 3:
+            raise InputError(
+                f"questions: the train split has {len(titles)} titles, and articles are held out by title; "
+                "give the rows titles, or give validation and test splits"
+            )
+        wanted, chosen = config.share * len(splits["train"]), []
+        for title in random.permutation(titles).tolist():
+            if sum(one.title in chosen for one in made["train"]) >= wanted:
+                break
+            chosen.append(title)
+        made["train"], made[name] = hold_out(made["train"], chosen)
+    return made
+
+
+def save_questions(questions: QuestionSet, folder: Path) -> Path:
+    """Write <split>.jsonl and data.json, the folder whole or not at all."""
+    with writing(folder) as new:
+        for split, rows in questions.splits.items():
+            with (new / f"{split}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+                for row in rows:
+                    file.write(json.dumps(_as_row(row), ensure_ascii=False) + "\n")
+        files = {f"{split}.jsonl": sha256_file(new / f"{split}.jsonl") for split in questions.splits}
+        meta = {"schema": 1, "name": questions.name, "kind": "questions", "files": files}
+        write_json(new / "data.json", {**meta, "source": questions.source})
+    return folder
+
+
+def _as_row(one: Question) -> dict[str, Any]:
+    answers = {"text": [text for _, text in one.answers], "answer_start": [at for at, _ in one.answers]}
+    return {**asdict(one), "answers": answers}
+
+
+def is_questions(folder: Path) -> bool:
+    """Whether `save_questions` wrote it."""
+    meta = read_json(folder / "data.json")
+    return isinstance(meta, dict) and meta.get("kind") == "questions"
+
+
+def open_questions(folder: Path) -> QuestionSet:
+    """Open what `save_questions` wrote; InputError where a file is missing or altered."""
+    if not is_questions(folder):
+        raise InputError(f"{folder}: no prepared questions; prepare the data again")
+    meta = read_json(folder / "data.json")
+    splits: dict[str, list[Question]] = {}
+    for split in (s for s in SPLITS if f"{s}.jsonl" in meta["files"]):
+        path = folder / f"{split}.jsonl"
+        if not path.is_file() or sha256_file(path) != meta["files"][path.name]:
+            raise InputError(f"{path}: missing or altered; prepare the data again")
+        splits[split] = _checked(str(path), (_row(str(path), n, row) for n, row in read_rows(path)))
+    return QuestionSet(str(meta["name"]), splits, dict(meta["source"]))
 
 
 def load_questions(name_or_path: str | Path) -> dict[str, list[Question]]:

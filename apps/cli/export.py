@@ -9,7 +9,10 @@ from runtimes.errors import InputError
 
 def export(
     out: Annotated[Path, typer.Option(help="The bundle to write (.zip only when cutting one down).")],
-    source: Annotated[Path | None, typer.Argument(help="A checkpoint, or a bundle to cut down.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="A checkpoint, a bundle to cut down, or a collection (.sqlite, with --reader)."),
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -41,12 +44,26 @@ def export(
     max_drop: Annotated[
         float | None, typer.Option(help="Accuracy a variant may lose, as a fraction. [default: 0.01]")
     ] = None,
+    reader: Annotated[
+        Path | None, typer.Option(help="With a collection: the bundle that reads answers.")
+    ] = None,
+    embedder: Annotated[
+        Path | None, typer.Option(help="With a collection: the bundle that its vectors were made with.")
+    ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(help="With a collection: questions, one a line, whose answers the gate compares."),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="With a collection: what apps.answers.end_to_end learned, JSON.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Export a gated bundle, also of your own model, or cut one down.
+    """Export a gated bundle, also of your own model or of a collection, or cut one down.
 
     `--from model.onnx --task text-classification --tokenizer tokenizer.json --labels a,b --data rows.csv`
     takes the model as it is for the original, quantizes it, and holds every variant to its own answers.
+    `notes.sqlite --reader R.bundle --embedder E.bundle` packs all that answers questions offline.
     """
     from runtimes.bundle import MANIFEST
 
@@ -54,13 +71,28 @@ def export(
         raise InputError("name one thing to export: a checkpoint, a bundle, or your own model with --from")
     brings = {"--task": task, "--tokenizer": tokenizer, "--labels": labels, "--max-tokens": max_tokens}
     given = [name for name, value in brings.items() if value is not None]
+    collects = {
+        "--reader": reader,
+        "--embedder": embedder,
+        "--questions": questions,
+        "--calibration": calibration,
+    }
+    collected = [name for name, value in collects.items() if value is not None]
     drop = 0.01 if max_drop is None else max_drop
-    if model is not None:
+    if collected:
+        from apps.answers.pack import export_collection
+
+        if source is None or reader is None or embedder is None:
+            raise InputError(
+                f"{collected[0]}: goes with a collection's .sqlite file, --reader and --embedder"
+            )
+        if given or data is not None or variant or max_drop is not None:
+            raise InputError("a collection is packed as it is, with the default variants of its models")
+        report: dict[str, Any] = export_collection(source, reader, embedder, out, questions, calibration)
+    elif model is not None:
         from apps.adopting import adopt_model
 
-        report: dict[str, Any] = adopt_model(
-            model, task, tokenizer, labels, data, out, variant, drop, max_tokens
-        )
+        report = adopt_model(model, task, tokenizer, labels, data, out, variant, drop, max_tokens)
     elif source is None or given:
         raise InputError(f"{', '.join(given)}: only with --from, for a model of your own")
     elif source.is_file() or (source / MANIFEST).is_file():

@@ -22,11 +22,16 @@ def run(
     threads: Threads = 1,
     json: Json = False,
 ) -> None:
-    """Answer texts with a bundle, on the engine that is here."""
+    """Answer texts with a bundle, on the engine that is here; questions with the bundle of a collection."""
     from runtimes.load import load
 
     wanted = texts or _lines()
     model = load(bundle, engine=engine, variant=variant, threads=threads)
+    if model.describe()["task"] == "answers":
+        from apps.cli.asking import tell
+
+        tell(model, wanted, json)
+        return
     answers = model(wanted, top_k=top_k)
     explained = [model.explain(text) for text in wanted] if explain else [None] * len(wanted)
     if json:

@@ -1,5 +1,7 @@
 """The reader: places of answers in windows, training, calibration, silence where nothing is to be found."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,11 @@ from runtimes.load import load
 from runtimes.text import Tokenizer
 from trainers import reader
 from trainers.checkpoint import open_checkpoint
-from trainers.reader import ReadConfig, exact_windows, place, readings, train_reader, window_rows
-from trainers.squad import Question, with_impossible
+from trainers.finetune import TrainConfig
+from trainers.reader import DEFAULTS, exact_windows, place, readings, train_reader, window_rows
+from trainers.squad import Question, QuestionSet, with_impossible
 
-CONFIG = ReadConfig(epochs=12, batch_size=16, max_tokens=32, learning_rate=3e-3, precision="fp32", patience=3)
+CONFIG = replace(DEFAULTS, epochs=12, max_tokens=32, learning_rate=3e-3, precision="fp32", patience=3)
 
 
 def questions(count, seed, most=30):
@@ -31,17 +34,18 @@ def questions(count, seed, most=30):
 
 
 @pytest.fixture(scope="module")
-def splits():
-    return {"train": questions(300, 0), "validation": questions(60, 1), "test": questions(90, 2, 60)}
+def asked():
+    splits = {"train": questions(300, 0), "validation": questions(60, 1), "test": questions(90, 2, 60)}
+    return QuestionSet("numbers", splits, {"name": "numbers"})
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_base, splits, tmp_path_factory):
-    return train_reader(splits, tiny_base, tmp_path_factory.mktemp("reader") / "reader", CONFIG)
+def checkpoint(tiny_base, asked, tmp_path_factory):
+    return train_reader(asked, tiny_base, tmp_path_factory.mktemp("reader") / "reader", CONFIG)
 
 
 @pytest.mark.slow
-def test_it_learns_to_read_and_to_be_silent(checkpoint, splits):
+def test_it_learns_to_read_and_to_be_silent(checkpoint, asked):
     test = checkpoint.meta["metrics"]["test"]
     assert test["n"] == 90 and test["answerable"]["exact_match"] > 0.8
     assert test["unanswerable"]["exact_match"] > 0.8
@@ -50,28 +54,28 @@ def test_it_learns_to_read_and_to_be_silent(checkpoint, splits):
 
 
 @pytest.mark.slow
-def test_confidence_and_offsets_of_the_saved_model(checkpoint, splits):
+def test_confidence_and_offsets_of_the_saved_model(checkpoint, asked):
     before = torch.get_num_threads()
-    found = readings(load(checkpoint.path, threads=before + 1), splits["test"])
+    found = readings(load(checkpoint.path, threads=before + 1), asked.splits["test"])
     assert torch.get_num_threads() == before  # another number would change the next training's result
-    for one, asked in zip(found, splits["test"], strict=True):
-        assert asked.context[one.start : one.end] == one.text
+    for one, question in zip(found, asked.splits["test"], strict=True):
+        assert question.context[one.start : one.end] == one.text
     confidence = np.array([one.confidence for one in found])
-    some = np.array([bool(asked.answers) for asked in splits["test"]])
+    some = np.array([bool(one.answers) for one in asked.splits["test"]])
     assert confidence[some].mean() > 0.7 and confidence[~some].mean() < 0.3
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_alike(checkpoint, splits, tiny_base, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_and_ends_alike(checkpoint, asked, tiny_base, tmp_path, monkeypatch):
     def killed(*args, **more):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(reader, "_write", killed)
-        train_reader(splits, tiny_base, tmp_path / "reader", CONFIG)
-    again = train_reader(splits, tiny_base, tmp_path / "reader", CONFIG)
+        train_reader(asked, tiny_base, tmp_path / "reader", CONFIG)
+    again = train_reader(asked, tiny_base, tmp_path / "reader", CONFIG)
     assert again.digest == checkpoint.digest and not (tmp_path / ".reader.work").exists()
-    assert open_checkpoint(tmp_path / "reader").meta["lineage"][-1]["step"] == "read"
+    assert open_checkpoint(tmp_path / "reader").meta["lineage"][-1]["step"] == "finetune"
 
 
 def test_places_of_answers(tiny_base):
@@ -93,10 +97,10 @@ def test_exact_windows():
 def test_what_is_refused(tiny_base, tmp_path):
     rows = questions(6, 0)
     with pytest.raises(InputError, match="no test questions"):
-        train_reader({"train": rows, "validation": rows}, tiny_base, tmp_path / "x")
-    with pytest.raises(InputError, match=r"read\.metric = 'f1'"):
-        train_reader({}, tiny_base, tmp_path / "x", ReadConfig(metric="f1"))
+        train_reader(QuestionSet("x", {"train": rows, "validation": rows}), tiny_base, tmp_path / "x")
+    whole = QuestionSet("x", {"train": rows, "validation": rows, "test": rows})
+    with pytest.raises(InputError, match="a reader's is exact"):
+        train_reader(whole, tiny_base, tmp_path / "x", TrainConfig())
     with pytest.raises(InputError, match="64 positions"):
-        splits = {"train": rows, "validation": rows, "test": rows}
-        train_reader(splits, tiny_base, tmp_path / "x", ReadConfig(max_tokens=128))
+        train_reader(whole, tiny_base, tmp_path / "x", replace(DEFAULTS, max_tokens=128))
     assert len(with_impossible(rows, 0.0)) == 6
