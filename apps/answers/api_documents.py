@@ -95,7 +95,7 @@ def _reads(app: FastAPI, service: "Service") -> None:
         after: Annotated[str, Query(description="`next` of the page before.", max_length=200)] = "",
     ) -> dict[str, Any]:
         store = await opened(service, key, collection)
-        listed = await run_in_threadpool(store.list, metadata_of(where))
+        listed = await run_in_threadpool(store.entries, metadata_of(where))
         rest = sorted((one for one in listed if one.id > after), key=lambda one: one.id)
         more = len(rest) > limit
         return {

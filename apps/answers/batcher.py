@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
@@ -85,10 +85,10 @@ class Batcher(Generic[Q, A]):
                 batch.append(one)
         return batch
 
-    def _answers(self, questions: list[Q]) -> Sequence[A | Exception]:
-        """In the thread. Where a batch fails, each is tried alone: one bad question is nobody else's error."""
+    def _answers(self, questions: list[Q]) -> list[A | Exception]:
+        """In the thread. Where a batch fails, each is tried alone: no question is another one's error."""
         try:
-            return self.answer(questions)
+            return list(self.answer(questions))
         except Exception as error:
             if len(questions) == 1:
                 return [error]

@@ -1,6 +1,7 @@
 """What lets a request in: the key and its rate, the type and size of the body, and no foreign page."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
@@ -85,6 +86,6 @@ def needs(role: Role) -> Callable[[Request], Awaitable[Key]]:
     return check
 
 
-def bearer() -> list[object]:
+def bearer() -> list[Any]:
     """Says in the OpenAPI document that a key is sent; the door checks it."""
     return [Depends(HTTPBearer(auto_error=False))]

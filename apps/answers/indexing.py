@@ -61,15 +61,25 @@ class Indexing:
         return self.service.models.embed(texts, self._step)
 
     def _step(self, count: int) -> None:
-        job = self.job
-        if job is None:  # a store asks for the dimensions
-            return
-        job.embedded += count
         if self.service.closing.is_set():
             raise Refused(503, "the service stopped before the document was indexed; send it again")
+        job = self.job
+        if job is None:  # a store asks for the dimensions, or is indexed anew
+            return
+        job.embedded += count
         if not self.service.shelf.has(job.collection):
             raise Refused(404, "the collection was deleted meanwhile")
         self.service.batcher.idle.wait(PATIENCE)
+
+    def reindex(self, collection: str) -> None:
+        """Makes a collection's vectors anew, with the embedder in use; until then words alone are searched."""
+        try:
+            with self.service.shelf.write_lock(collection):
+                store = self.service.shelf.store(collection)
+                store.reindex(self.embed, self.service.models.digest)
+                self.service.shelf.stale.discard(collection)
+        except Exception as error:
+            self.broken(error)
 
     def finished(self, job: Job, state: State, seconds: float) -> None:
         """Counts the job, and tells the audit how it ended."""
@@ -79,9 +89,7 @@ class Indexing:
         self.service.metrics.see("upload_seconds", seconds)
 
     def _audit(self, job: Job, outcome: Outcome) -> None:
-        self.service.audit.write(
-            job.key, job.action, job.collection, outcome, job.document, job.size, job.id
-        )
+        self.service.audit.write(job.key, job.action, job.collection, outcome, job.document, job.size, job.id)
 
     def broken(self, error: Exception) -> None:
         """A fault of ours, without its message, which could repeat a text."""

@@ -65,7 +65,9 @@ class Keys:
             self.file.execute("PRAGMA journal_mode = WAL")
             self.file.execute(_TABLE)
         except sqlite3.DatabaseError as error:
-            raise InputError(f"{path}: is no file of keys ({error}); move it away and make new keys") from None
+            raise InputError(
+                f"{path}: is no file of keys ({error}); move it away and make new keys"
+            ) from None
 
     def make(
         self,
@@ -94,7 +96,7 @@ class Keys:
             raise InputError(f"there is no key {id!r}; `edgewise keys FOLDER` lists them")
         return _key(found[0])
 
-    def list(self) -> list[Key]:
+    def all(self) -> list[Key]:
         """All keys, the oldest first, revoked ones too."""
         return [_key(row) for row in self._run(f"{_SELECT} ORDER BY made, id")]
 
@@ -133,7 +135,7 @@ def check_collection(name: str) -> str:
     """The name of a collection, which is also its file's. Raises InputError for one that cannot be."""
     if not COLLECTION.fullmatch(name):
         raise InputError(
-            f"{name[:70]!r} is no name for a collection; use up to 64 of a-z, 0-9, - and _, as in manuals-2026"
+            f"{name[:70]!r} is no name for a collection; use up to 64 of a-z, 0-9, - and _, as in manuals-26"
         )
     return name
 

@@ -1,5 +1,6 @@
 """The two models behind the service, and how many questions are answered by one call of each."""
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from runtimes.ask import Answered, Asker, Hit, Searched
+from apps.answers.shelf import Shelf
+from runtimes.ask import Answered, Asker, Hit
+from runtimes.bundle import open_bundle
 from runtimes.confidence import Calibration
 from runtimes.errors import InputError
-from runtimes.load import load
+from runtimes.load import CHECKPOINT, load
 from runtimes.tasks.answer import Reader
 from runtimes.tasks.embed import Embedder
 
@@ -51,9 +54,9 @@ class Models:
             step(len(made[-1]))
         return np.concatenate(made) if made else np.empty((0, 0), np.float32)
 
-    def answers(self, asks: Sequence[Ask], stores: Callable[[str], Searched]) -> list[Answered]:
+    def answers(self, asks: Sequence[Ask], shelf: Shelf) -> list[Answered]:
         """Answers to questions of several collections at once, in their order."""
-        index = _InTurn(iter(asks), stores, self.calibration.k)
+        index = _InTurn(iter(asks), shelf, self.calibration.k)
         asker = Asker(self.reader, self.vectors, index, self.calibration)
         return asker.many([one.question for one in asks])
 
@@ -67,22 +70,32 @@ class _InTurn:
     its own collection, filter and k."""
 
     asks: Iterator[Ask]
-    stores: Callable[[str], Searched]
+    shelf: Shelf
     k: int
 
     def search(
         self, question: str, vector: np.ndarray | None, k: int, where: Mapping[str, str] | None = None
     ) -> Sequence[Hit]:
         one = next(self.asks)
-        return self.stores(one.collection).search(question, vector, one.k or self.k, one.where or None)
+        store, k = self.shelf.store(one.collection), one.k or self.k
+        if one.collection in self.shelf.stale:  # its vectors are another embedder's
+            return store.search(question, None, k, one.where or None, "bm25")
+        return store.search(question, vector, k, one.where or None)
 
 
 def open_models(
-    reader: Path, embedder: Path, digest: str, threads: int = 1, calibration: Calibration | None = None
+    reader: Path, embedder: Path, threads: int = 1, calibration: Calibration | None = None
 ) -> Models:
-    """From two bundles (or checkpoints). Raises InputError where one is another kind of model."""
+    """From two bundles (or checkpoints). Raises BundleError, InputError for another kind of model."""
     found = [load(path, threads=threads) for path in (reader, embedder)]
     for path, model, kind in zip((reader, embedder), found, (Reader, Embedder), strict=True):
         if not isinstance(model, kind):
             raise InputError(f"{path}: is no {kind.__name__.lower()}; give the bundle of one")
-    return Models(found[0], found[1], digest, calibration)
+    return Models(found[0], found[1], digest_of(embedder), calibration)
+
+
+def digest_of(path: Path) -> str:
+    """What names a model by its content."""
+    if (path / CHECKPOINT).is_file():
+        return hashlib.sha256((path / CHECKPOINT).read_bytes()).hexdigest()
+    return str(open_bundle(path).manifest["sha256"])

@@ -20,13 +20,13 @@ from apps.answers import api_ask, api_collections, api_documents
 from apps.answers.audit import Audit
 from apps.answers.batcher import Batcher
 from apps.answers.door import KNOWN, door
+from apps.answers.indexing import Indexing
 from apps.answers.keys import Keys
 from apps.answers.metrics import Metrics
 from apps.answers.models import Ask, Models
 from apps.answers.shelf import Shelf
 from apps.answers.store import SqliteStore
 from apps.answers.uploads import Uploads
-from apps.answers.indexing import Indexing
 from apps.web.config import check_bind
 from apps.web.guard import guarded
 from apps.web.listening import listen, run
@@ -74,14 +74,19 @@ class Service:
         self.folder, self.models, self.config = folder, models, config
         self.started = time.monotonic()
         self.lock = _lock(folder)
+        self.closing = threading.Event()
         self.keys, self.audit, self.metrics = Keys(folder), Audit(folder), Metrics()
         self.indexing = Indexing(self)
-        self.shelf = Shelf(folder, lambda path: SqliteStore(path, self.indexing.embed, models.digest))
+        self.shelf = Shelf(
+            folder, lambda path: SqliteStore(path, self.indexing.embed, models.digest), models.digest
+        )
         self.batcher: Batcher[Ask, Answered] = Batcher(self._answers, config.batch, config.queue)
         self.batcher.seen = lambda size: self.metrics.see("batch_questions", size)
         self.uploads = Uploads(folder, self.indexing.work, config.uploads)
+        for name in self.shelf.stale:
+            self.uploads.pool.submit(self.indexing.reindex, name)
         self.uploads.finished, self.uploads.broken = self.indexing.finished, self.indexing.broken
-        self.closing = threading.Event()
+
         self.receiving = asyncio.Semaphore(RECEIVING)
         self.metrics.gauges = {
             "questions_waiting": ("Questions that wait.", lambda: len(self.batcher.queue)),
@@ -91,7 +96,7 @@ class Service:
         }
 
     def _answers(self, asks: list[Ask]) -> list[Answered]:
-        return self.models.answers(asks, self.shelf.store)
+        return self.models.answers(asks, self.shelf)
 
     def close(self) -> None:
         """Ends what runs and leaves the folder to others."""

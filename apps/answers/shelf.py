@@ -22,16 +22,20 @@ class Shelf:
     A collection is a folder with its SQLite file (and that file's log), so that it goes in one rename.
     """
 
-    def __init__(self, folder: Path, open_store: Callable[[Path], Store]) -> None:
+    def __init__(self, folder: Path, open_store: Callable[[Path], Store], embedder: str) -> None:
+        """`embedder`: the digest of the one in use. Collections of another one are opened as `stale`."""
         self.folder = folder / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.open_store = open_store
+        self.open_store, self.embedder = open_store, embedder
+        self.stale: set[str] = set()
         self.lock = threading.Lock()
         self.open: dict[str, Store] = {}
         self.writing: dict[str, threading.Lock] = {}
         for path in self.folder.glob(".gone-*"):  # a deletion that was cut off
             shutil.rmtree(path, ignore_errors=True)
-        if not self.names():
+        for name in self.names():
+            self.store(name)
+        if not self.open:
             self.create(FIRST)
 
     def names(self) -> list[str]:
@@ -56,6 +60,8 @@ class Shelf:
                 if not self.has(name):
                     raise _no_such(name)
                 self.open[name] = self.open_store(self.folder / name / FILE)
+                if self.open[name].describe()["embedder"] != self.embedder:
+                    self.stale.add(name)
             return self.open[name]
 
     def create(self, name: str) -> None:
