@@ -72,7 +72,7 @@ class Indexing:
         self.service.batcher.idle.wait(PATIENCE)
 
     def reindex(self, collection: str) -> None:
-        """Makes a collection's vectors anew, with the embedder in use; until then words alone are searched."""
+        """Makes all vectors anew, with the embedder in use; until then words alone are searched."""
         try:
             with self.service.shelf.write_lock(collection):
                 store = self.service.shelf.store(collection)

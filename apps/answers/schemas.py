@@ -117,7 +117,7 @@ class AskReply(BaseModel):
 
     question: str
     answers: list[AnswerReply]
-    ask_back: str | None = Field(description="Where two answers are close: which of them is meant?")
+    ask_back: str | None = Field(None, description="Where two answers are close: which of them is meant?")
     searched: int = Field(description="How many passages were read.")
     latency_ms: float = Field(description="From the question's arrival to its answer, the queue with it.")
 
@@ -138,7 +138,7 @@ class FullDocumentReply(DocumentReply):
 
 class DocumentsReply(BaseModel):
     documents: list[DocumentReply]
-    next: str | None = Field(description="Give it as `after` for the next page; null on the last one.")
+    next: str | None = Field(None, description="Give it as `after` for the next page; null on the last one.")
 
 
 class JobReply(BaseModel):
@@ -146,13 +146,13 @@ class JobReply(BaseModel):
 
     id: str
     collection: str
-    document: str | None = Field(description="Its id, as soon as it has one.")
+    document: str | None = Field(None, description="Its id, as soon as it has one.")
     name: str
     bytes: int
     state: Literal["waiting", "reading", "indexing", "done", "failed"]
     passages: int = Field(description="How many the text was cut into; 0 while it is being read.")
     embedded: int = Field(description="How many of them are done.")
-    error: str | None
+    error: str | None = None
 
 
 class JobsReply(BaseModel):

@@ -73,13 +73,14 @@ class Service:
     def __init__(self, folder: Path, models: Models, config: AnswersConfig) -> None:
         self.folder, self.models, self.config = folder, models, config
         self.started = time.monotonic()
-        self.lock = _lock(folder)
         self.closing = threading.Event()
-        self.keys, self.audit, self.metrics = Keys(folder), Audit(folder), Metrics()
-        self.indexing = Indexing(self)
-        self.shelf = Shelf(
-            folder, lambda path: SqliteStore(path, self.indexing.embed, models.digest), models.digest
-        )
+        self.metrics, self.indexing = Metrics(), Indexing(self)
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(_lock(folder))
+            self.keys = opened.enter_context(contextlib.closing(Keys(folder)))
+            self.audit = opened.enter_context(contextlib.closing(Audit(folder)))
+            self.shelf = opened.enter_context(contextlib.closing(Shelf(folder, self._store, models.digest)))
+            self.opened = opened.pop_all()
         self.batcher: Batcher[Ask, Answered] = Batcher(self._answers, config.batch, config.queue)
         self.batcher.seen = lambda size: self.metrics.see("batch_questions", size)
         self.uploads = Uploads(folder, self.indexing.work, config.uploads)
@@ -95,6 +96,9 @@ class Service:
             "uptime_seconds": ("Seconds since the start.", lambda: time.monotonic() - self.started),
         }
 
+    def _store(self, path: Path) -> SqliteStore:
+        return SqliteStore(path, self.indexing.embed, self.models.digest)
+
     def _answers(self, asks: list[Ask]) -> list[Answered]:
         return self.models.answers(asks, self.shelf)
 
@@ -103,10 +107,7 @@ class Service:
         self.closing.set()
         self.batcher.close()
         self.uploads.close()
-        self.shelf.close()
-        self.keys.close()
-        self.audit.close()
-        self.lock.close()
+        self.opened.close()
 
 
 def create_app(

@@ -168,7 +168,8 @@ async def _from_form(request: Request, folder: Path, files: list[Received]) -> N
                     with path.open("xb") as file:
                         await run_in_threadpool(shutil.copyfileobj, value.file, file)
     except HTTPException as error:
-        line = f"the multipart body cannot be read ({error.detail}); send up to {MAX_FILES} files"
+        why = str(error.detail).strip(".")
+        line = f"the multipart body cannot be read ({why}); send up to {MAX_FILES} files"
         raise Refused(400, line) from None
 
 
