@@ -98,4 +98,4 @@ class Indexing:
 
 def parsed(path: Path, job: Job) -> Parsed:
     """The document's text. Raises InputError for a file that cannot be read or may not be."""
-    return parse(path, job.name, job.metadata)
+    return parse(path.read_bytes(), job.name, job.metadata)

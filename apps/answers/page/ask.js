@@ -15,6 +15,7 @@ export function drawReply(reply, openSource) {
     : "No passage fits this question. Ask in other words, or add a document.";
   const cards = reply.answers.map((answer, rank) => answerCard(answer, rank, openSource));
   by("answers").replaceChildren(...cards);
+  showMarks(by("answers"));
   if (reply.ask_back) drawChoices(reply, cards);
   by("timing").textContent =
     `${reply.searched} passages read · ${reply.latency_ms.toFixed(0)} ms in the service`;
@@ -23,6 +24,14 @@ export function drawReply(reply, openSource) {
 export function forgetReply() {
   show(by("results"), false);
   show(by("empty"), true);
+}
+
+// A long passage is scrolled to its answer.
+function showMarks(within) {
+  for (const quote of within.querySelectorAll(".passage")) {
+    const mark = quote.querySelector("mark");
+    quote.scrollTop = mark.offsetTop - quote.clientHeight / 2;
+  }
 }
 
 // Two close readings: each can be chosen, and the other one goes.
@@ -53,6 +62,7 @@ function answerCard(answer, rank, openSource) {
   const rest = answer.sources.slice(SHOWN);
   if (rest.length) {
     const more = make("details", "more-sources");
+    more.addEventListener("toggle", () => showMarks(more));
     more.append(make("summary", "", `${rest.length} more`));
     rest.forEach((source) => more.append(sourceBlock(source, openSource)));
     card.append(more);

@@ -40,7 +40,7 @@ async function draw(after) {
   const list = by("documents");
   const reply = await api.documents(collection, after || "");
   if (collection !== shown.collection) return;
-  const rows = reply.documents.map(row);
+  const rows = reply.documents.sort((one, other) => one.name.localeCompare(other.name)).map(row);
   if (after) list.append(...rows);
   else list.replaceChildren(...rows);
   shown.next = reply.next;
