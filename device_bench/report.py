@@ -280,7 +280,7 @@ def _drawings(rows: list[Row], keys: dict[int, str], kind: bool, hidden: bool) -
     how = "text in, answer out" if kind else "model alone"
     return (
         open_tag
-        + _figure(f"{what.capitalize()} against latency", f"up and to the left is better · {how}", body)
+        + _figure(f"{text(what.capitalize())} against latency", f"up and to the left is better · {how}", body)
         + _figure(
             "Latency ranges", "dot p50, wide bar to p90, thin bar to p99 · log scale", plot.ranges(points)
         )

@@ -264,5 +264,11 @@ def _load(connection: sqlite3.Connection, ids: Sequence[int]) -> list[Passage]:
         "JOIN documents d ON d.id = p.document WHERE p.id IN (SELECT value FROM json_each(?))"
     )
     rows = connection.execute(query, [json.dumps(list(ids))])
-    found = {row[0]: Passage(*row[:6], json.loads(row[6])) for row in rows}
+    found = {row[0]: _passage(*row) for row in rows}
     return [found[one] for one in ids if one in found]
+
+
+def _passage(
+    id: int, document: str, name: str, heading: str, start: int, text: str, metadata: str
+) -> Passage:
+    return Passage(id, document, name, heading, start, text, json.loads(metadata))
