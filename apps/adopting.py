@@ -24,7 +24,7 @@ from runtimes.load import TASKS, task_module
 from runtimes.text import Tokenizer
 from trainers.data import Dataset, open_data
 from trainers.files import sha256_file
-from trainers.finetune import MAX_BATCH, MAX_CHARS
+from trainers.finetune import MAX_BATCH, MAX_CHARS, TASK
 from trainers.metrics import classification_report
 
 MAX_TOKENIZER_BYTES = 64 << 20
@@ -70,7 +70,9 @@ def adopt_model(
     if out.suffix == ".zip":
         raise InputError(f"{out}: a model is exported to a folder; cut that down to a .zip afterwards")
     require_replaceable(out)
-    dataset = _readable(test_rows(data, brought.labels), brought.tokenizer)
+    rows = test_rows(data, TASK, brought.labels)
+    assert isinstance(rows, Dataset)
+    dataset = _readable(rows, brought.tokenizer)
     with TemporaryDirectory(prefix="edgewise-") as folder:
         if brought.kind in ("onnx", "tflite"):
             original, variants = _from_file(brought, dataset, wanted, Path(folder))
@@ -330,7 +332,7 @@ def _open(adopted: Adopted, brought: Brought) -> Any:
 
 def _model(session: Any, brought: Brought, max_tokens: int, about: dict[str, Any]) -> Any:
     tokenizer = Tokenizer.from_bytes(brought.tokenizer, max_tokens)
-    task = task_module("text-classification")
+    task = task_module(TASK)
     return task.open(session, tokenizer, brought.labels, _limits(max_tokens), about)
 
 
@@ -362,7 +364,7 @@ def _original(brought: Brought, model: Any, max_tokens: int, dataset: Dataset) -
     }
     files = {"tokenizer.json": brought.tokenizer, "config.json": brought.config}
     limits = _limits(max_tokens)
-    return Original("text-classification", brought.labels, limits, model, files, meta, digest)
+    return Original(TASK, brought.labels, limits, model, files, meta, digest)
 
 
 def _digest(source: Path) -> str:

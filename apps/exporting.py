@@ -42,7 +42,7 @@ def export_checkpoint(
         raise InputError(f"variant {unknown[0]!r} is not one of {', '.join(KNOWN)}")
     with TemporaryDirectory(prefix="edgewise-") as folder:
         checkpoint = open_or_adopt(source, Path(folder))
-        dataset = test_rows(data, checkpoint.labels)
+        dataset = test_rows(data, checkpoint.task, checkpoint.labels)
         lengths = lengths_of(checkpoint)
         calibration = _calibration(data, checkpoint.labels) if CALIBRATED.intersection(names) else None
         made: dict[str, Variant] = {}

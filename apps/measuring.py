@@ -15,6 +15,7 @@ from device_bench.overview import with_tokenization
 from device_bench.rows import to_bytes
 from runtimes.bundle import Bundle, add_files, open_bundle
 from runtimes.errors import EdgewiseError, InputError
+from runtimes.golden import inputs_of
 from runtimes.load import choose
 
 LOCAL = "local"
@@ -79,8 +80,8 @@ def _here(
     bundle: Bundle,
     reference: Path | None,
     variants: list[str] | None,
-    texts: list[str],
-    labels: list[int] | None,
+    texts: list[Any],
+    labels: list[Any] | None,
     config: BenchConfig,
 ) -> list[dict[str, Any]]:
     names = [choose(bundle, variant=name) for name in variants] if variants else list(bundle.variants)
@@ -132,7 +133,7 @@ def check_on(path: Path, on: Sequence[str], browser: bool = False) -> dict[str, 
     from export.gate import check_answers
 
     bundle = open_bundle(path)
-    texts = [str(text) for text in bundle.golden()["texts"]]
+    texts = inputs_of(bundle.golden())
 
     def checked(address: str) -> dict[str, Any]:
         with reach(address, browser) as device:
@@ -206,11 +207,11 @@ def _at_once(work: Callable[[str], Any], on: Sequence[str]) -> dict[str, Any]:
     return {address: found[address] for address in on}
 
 
-def _sample(bundle: Bundle, data: str | None) -> tuple[list[str], list[int] | None]:
-    """Labelled rows where they are given, else the golden texts without labels."""
+def _sample(bundle: Bundle, data: str | None) -> tuple[list[Any], list[Any] | None]:
+    """Labelled rows where they are given, else the golden inputs without labels."""
     if data is None:
-        return [str(text) for text in bundle.golden()["texts"]], None
+        return inputs_of(bundle.golden()), None
     from apps.rows import test_rows
+    from trainers.examples import examples
 
-    test = test_rows(data, bundle.labels).splits["test"]
-    return test.texts, test.labels
+    return examples(test_rows(data, bundle.task, bundle.labels).splits["test"])

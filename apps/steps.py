@@ -86,42 +86,42 @@ def make_vocabulary(recipe: Recipe, data: Step, teacher: Step, start: Step, out:
 def make_pruned(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
     from compress.prune import prune
     from trainers.checkpoint import open_checkpoint
-    from trainers.data import open_data
 
     assert recipe.prune is not None
-    dataset = open_data(data.path)
+    dataset = data_of(data)
     prune(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.prune)
 
 
 def make_student(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
     from trainers.checkpoint import open_checkpoint
-    from trainers.data import open_data
     from trainers.distil import distil
 
     assert recipe.distil is not None
-    dataset = open_data(data.path)
+    dataset = data_of(data)
     distil(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.distil)
 
 
 def make_qat(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
     from compress.qat import quantization_aware
     from trainers.checkpoint import open_checkpoint
-    from trainers.data import open_data
 
     assert recipe.qat is not None
-    dataset = open_data(data.path)
+    dataset = data_of(data)
     quantization_aware(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.qat)
 
 
 def calibration(data: Step, checkpoint: Step) -> Any:
     from compress.calibrate import Calibration
     from trainers.checkpoint import open_checkpoint
-    from trainers.data import open_data
+    from trainers.examples import examples
     from trainers.finetune import relabel
+    from trainers.squad import QuestionSet
 
-    labels = open_checkpoint(checkpoint.path).labels
-    train = relabel(open_data(data.path), labels).splits["train"]
-    return Calibration(train.texts, train.labels)
+    dataset = data_of(data)
+    if isinstance(dataset, QuestionSet):
+        return Calibration(*examples(dataset.splits["train"]))
+    train = relabel(dataset, open_checkpoint(checkpoint.path).labels).splits["train"]
+    return Calibration(*examples(train))
 
 
 def make_packed(
@@ -131,46 +131,48 @@ def make_packed(
     from export.pack import pack
     from export.variants import open_variant
     from trainers.checkpoint import open_checkpoint
-    from trainers.data import open_data
 
     variants = [open_variant(name, step.path) for name, step in exports.items()]
     parents = [open_variant(name, step.path) for name, step in graphs.items()]
     makings = Makings(parents, checkpoint.path, calibration(data, checkpoint))
-    original, dataset = open_checkpoint(checkpoint.path), open_data(data.path)
+    original, dataset = open_checkpoint(checkpoint.path), data_of(data)
     pack(original, variants, dataset, out, recipe.name, recipe.budget, makings)
 
 
 def make_bench(recipe: Recipe, data: Step, teacher: Step, checkpoint: Step, packed: Step, out: Path) -> None:
     from device_bench.bench import BenchEntry, bench
     from device_bench.rows import save_rows
-    from trainers.data import open_data
+    from trainers.examples import examples
 
-    test = open_data(data.path).splits["test"]
+    inputs, _ = examples(data_of(data).splits["test"])
     entries = {"teacher pytorch-fp32": BenchEntry(teacher.path)}
     if checkpoint is not teacher:
         entries[f"{checkpoint.name} pytorch-fp32"] = BenchEntry(checkpoint.path)
     entries |= {name: BenchEntry(packed.path, variant=name) for name in recipe.export.variants}
     figures = _gated(recipe, teacher, checkpoint, packed)
-    rows = bench(entries, test.texts, None, recipe.bench, {name: figures[name] for name in entries})
+    known = {name: figures[name] for name in entries if name in figures}
+    rows = bench(entries, inputs, None, recipe.bench, known)
     best = ranked(rows)[0]  # the bundle's default from here on
     save_rows([{**row, "bundle": recipe.name, "default": row["variant"] == best} for row in rows], out)
 
 
 def _gated(recipe: Recipe, teacher: Step, checkpoint: Step, packed: Step) -> dict[str, dict[str, Any]]:
-    """Accuracy on the test split as the gate measured it, by the names that the bench uses."""
+    """The task's metric on the test split as the gate measured it, by the names that the bench uses."""
     parity = json.loads((packed.path / "parity.json").read_bytes())["variants"]
-    metrics = {
-        name: {**parity[name]["sample"]["metric"], "n": parity[name]["sample"]["n"]} for name in parity
-    }
+    samples = {name: parity[name]["sample"] for name in parity if "metric" in parity[name]["sample"]}
+    if not samples:  # vectors are neither right nor wrong
+        return {}
+
+    def row(sample: dict[str, Any], which: str) -> dict[str, Any]:
+        metric = sample["metric"]
+        return {"name": metric["name"], "value": metric[which], "n": sample["n"]}
+
+    figures = {name: row(sample, "variant") for name, sample in samples.items()}
+    first = samples[recipe.export.variants[0]]
+    figures[f"{checkpoint.name} pytorch-fp32"] = row(first, "checkpoint")
     told = json.loads((teacher.path / "checkpoint.json").read_bytes())["metrics"]["test"]
-    first = metrics[recipe.export.variants[0]]
-    figures = {name: {"name": "accuracy", "value": m["variant"], "n": m["n"]} for name, m in metrics.items()}
-    figures[f"{checkpoint.name} pytorch-fp32"] = {
-        "name": "accuracy",
-        "value": first["checkpoint"],
-        "n": first["n"],
-    }
-    figures["teacher pytorch-fp32"] = {"name": "accuracy", "value": told["accuracy"], "n": told["n"]}
+    name = first["metric"]["name"]
+    figures["teacher pytorch-fp32"] = {"name": name, "value": told[name], "n": told["n"]}
     return figures
 
 
@@ -203,12 +205,17 @@ def make_report(recipe: Recipe, rows: Step, baselines: Step, out: Path) -> None:
 
 
 def baseline_rows(path: Path, like: dict[str, Any]) -> list[dict[str, Any]]:
-    """The classical baselines as bench rows: accuracy on the same test rows, nothing timed."""
-    told = {"engine": "scikit-learn", "note": "baseline: accuracy only, not timed", "emulated": False}
+    """The classical baselines as bench rows: the metric on the same test rows, nothing timed."""
+    told = {"engine": "scikit-learn", "note": "baseline: its metric only, not timed", "emulated": False}
     same = {key: like[key] for key in ("device", "started", "bundle")}
     rows = []
     for name, metrics in json.loads(path.read_bytes()).items():
-        metric = {"name": "accuracy", "value": metrics["accuracy"], "n": metrics["n"]}
+        metric = {"name": named(metrics), "value": metrics[named(metrics)], "n": metrics["n"]}
         row = {**dict.fromkeys(like), **same, **told, "variant": name, "tokenization": True, "metric": metric}
         rows.append({**row, "entry": name})
     return rows
+
+
+def named(metrics: dict[str, Any]) -> str:
+    """What a report's main figure is called."""
+    return "accuracy" if "accuracy" in metrics else "f1"

@@ -4,15 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from apps.steps import named
+from device_bench.figures import metric_name
 from device_bench.rows import open_rows
 from trainers.checkpoint import open_checkpoint
 
-_HEAD = ("model", "accuracy", "n", "p50 ms", "same label", "times as fast", "file MB")
+_HEAD = ("model", "", "n", "p50 ms", "same label", "times as fast", "file MB")
 
 
 def summary(paths: dict[str, Path]) -> str:
     """Baselines, checkpoints and variants: accuracy, p50 with tokenization, ratio to the teacher, size."""
-    return _aligned([*_baselines(paths["baselines"]), *_rows(open_rows(paths["bench"]))])
+    rows = open_rows(paths["bench"])
+    return _aligned([*_baselines(paths["baselines"]), *_rows(rows)], _head(rows))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -21,8 +24,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = _rows(rows)
     if several:
         names = [_device(row) for row in rows if row["tokenization"]]
-        return _aligned([(name, *line) for name, line in zip(names, lines, strict=True)], ("device", *_HEAD))
-    return _aligned(lines)
+        head = ("device", *_head(rows))
+        return _aligned([(name, *line) for name, line in zip(names, lines, strict=True)], head)
+    return _aligned(lines, _head(rows))
+
+
+def _head(rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    return _HEAD[0], metric_name(rows), *_HEAD[2:]
 
 
 def notes(rows: list[dict[str, Any]]) -> str:
@@ -46,7 +54,7 @@ def _device(row: dict[str, Any]) -> str:
     return " ".join([row["device"]["name"], *(f"({mark})" for mark in marks if mark)])
 
 
-def _aligned(lines: list[tuple[str, ...]], head: tuple[str, ...] = _HEAD) -> str:
+def _aligned(lines: list[tuple[str, ...]], head: tuple[str, ...]) -> str:
     table = [head, *lines]
     widths = [max(len(line[column]) for line in table) for column in range(len(head))]
     words = len(head) - len(_HEAD) + 1
@@ -73,8 +81,8 @@ def results(paths: dict[str, Path]) -> dict[str, Any]:
 def _baselines(path: Path) -> list[tuple[str, ...]]:
     found = json.loads(path.read_bytes())
     return [
-        (name, f"{metrics['accuracy']:.4f}", str(metrics["n"]), "", "", "", "")
-        for name, metrics in sorted(found.items(), key=lambda item: item[1]["accuracy"])
+        (name, f"{metrics[named(metrics)]:.4f}", str(metrics["n"]), "", "", "", "")
+        for name, metrics in sorted(found.items(), key=lambda item: float(item[1][named(item[1])]))
     ]
 
 

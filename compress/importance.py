@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from runtimes.errors import InputError
-from trainers.data import Split
 from trainers.shape import family_of, head_size, layers_of, magnitudes
 
 if TYPE_CHECKING:
@@ -31,8 +30,11 @@ class Importance:
     layers: "torch.Tensor"
 
 
-def importance(model: Any, tokenizer: "Tokenizer", split: Split, measure: Measure, rows: int) -> Importance:
-    """Scores of a classifier's parts; `taylor` takes the first `rows` rows of `split`, labels and all.
+def importance(
+    model: Any, tokenizer: "Tokenizer", split: Any, measure: Measure, rows: int,
+    task: str = "text-classification",
+) -> Importance:  # fmt: skip
+    """Scores of a model's parts; `taylor` takes the first `rows` rows of `split` (a Split, or questions).
 
     Raises InputError for fewer than 16 rows or an unknown measure.
     """
@@ -44,7 +46,8 @@ def importance(model: Any, tokenizer: "Tokenizer", split: Split, measure: Measur
         raise InputError(
             f"{len(split)} rows to score parts with; give at least {MIN_ROWS}, or take magnitude"
         )
-    return by_taylor(model, tokenizer, split.take(range(min(rows, len(split)))))
+    few = split[:rows] if isinstance(split, list) else split.take(range(min(rows, len(split))))
+    return by_taylor(model, tokenizer, few, task)
 
 
 def by_magnitude(model: Any) -> Importance:
@@ -60,27 +63,29 @@ def by_magnitude(model: Any) -> Importance:
     return Importance(heads, neurons, torch.stack(added).sqrt())  # type: ignore[arg-type]
 
 
-def by_taylor(model: Any, tokenizer: "Tokenizer", split: Split) -> Importance:
+def by_taylor(
+    model: Any, tokenizer: "Tokenizer", split: Any, task: str = "text-classification"
+) -> Importance:
     """Scores summed over the rows of `split`; the model is left as it was."""
     import torch
     from torch.nn import functional as F
     from tqdm import tqdm
 
-    from trainers.fit import collate, encode, input_names, inputs_of
+    from trainers.fit import collate, input_names, inputs_of
+    from trainers.tasks import task_of
 
-    taps = _Taps(model)
+    of, taps = task_of(task), _Taps(model)
     to_batch = collate(tokenizer.pad_id, input_names(model))
-    ids = encode(tokenizer, split.texts)
+    rows = of.rows(split, tokenizer)
     training, device = model.training, next(model.parameters()).device
     model.eval()
     try:
-        for start in tqdm(range(0, len(ids), BATCH), desc="importance", unit="batch", disable=None):
-            chosen = range(start, min(start + BATCH, len(ids)))
-            batch = to_batch([{"ids": ids[i], "label": split.labels[i], "extra": {}} for i in chosen])
+        for start in tqdm(range(0, len(rows), BATCH), desc="importance", unit="batch", disable=None):
+            batch = to_batch([rows[i] for i in range(start, min(start + BATCH, len(rows)))])
             batch = {key: value.to(device) for key, value in batch.items()}
             with torch.enable_grad():
-                logits = model(**inputs_of(batch)).logits
-                F.cross_entropy(logits, batch["labels"], reduction="sum").backward()
+                logits = of.decisions(of.answer(model(**inputs_of(batch))))
+                F.cross_entropy(logits, batch["labels"].flatten(), reduction="sum").backward()
             taps.gather()
     finally:
         taps.remove()

@@ -254,6 +254,7 @@ def _lesson(teacher: Checkpoint, dataset: Dataset, config: MaskConfig) -> "tuple
     from trainers.evaluate import predict_model
     from trainers.fit import choose_precision, rows_of
     from trainers.model import open_model, open_tokenizer
+    from trainers.tasks import task_of
 
     model, tokenizer = open_model(teacher.path), open_tokenizer(teacher.path, config.max_tokens)
     depth = len(layers_of(model, family_of(model, teacher.path)))
@@ -263,7 +264,7 @@ def _lesson(teacher: Checkpoint, dataset: Dataset, config: MaskConfig) -> "tuple
     answers = {"teacher_logits": logits} | ({} if states is None else {"teacher_states": states})
     weights = dataset.source.get("prepared", {}).get("class_weights")
     rows = rows_of(train, tokenizer, answers), rows_of(dataset.splits["validation"], tokenizer)
-    return *rows, tokenizer.pad_id, distil_loss(_recovery(config), weights)
+    return *rows, tokenizer.pad_id, distil_loss(_recovery(config), task_of(teacher.task), weights)
 
 
 def _about(

@@ -11,11 +11,12 @@ from compress.importance import Importance, Measure, importance
 from runtimes.errors import InputError
 from runtimes.files import writing
 from trainers.checkpoint import Checkpoint, open_checkpoint, seal
-from trainers.data import Dataset, Split
-from trainers.distil import DistilConfig, check_distil, distil
-from trainers.finetune import TrainConfig, check_splits
-from trainers.prepare import subset
+from trainers.data import Dataset
+from trainers.distil import DistilConfig, check_distil, check_lesson, distil
+from trainers.finetune import TrainConfig
+from trainers.prepare import some
 from trainers.shape import Kept, cut, encoder_parameters, family_of, head_size, layers_of, strongest, whole
+from trainers.squad import QuestionSet
 
 # From this many neurons on their number is a multiple of 8: matrix kernels work in such blocks.
 _ROUND_FROM = 128
@@ -55,8 +56,9 @@ def check_prune(config: PruneConfig) -> None:
 
 
 def prune(
-    teacher: Checkpoint, start: Checkpoint, dataset: Dataset, out: Path, config: PruneConfig | None = None
-) -> Checkpoint:
+    teacher: Checkpoint, start: Checkpoint, dataset: Dataset | QuestionSet, out: Path,
+    config: PruneConfig | None = None,
+) -> Checkpoint:  # fmt: skip
     """A checkpoint at `out` with `config.keep` of the encoder parameters of `start`, taught by `teacher`.
 
     `from_pretrained` opens it. Killed and called again, it goes on from the last finished cut. Raises
@@ -64,7 +66,7 @@ def prune(
     """
     config = config or PruneConfig()
     check_prune(config)
-    check_splits(dataset)
+    check_lesson(config, teacher, start, dataset, "prune")
     from accelerate import PartialState
 
     state = PartialState()
@@ -79,7 +81,7 @@ def prune(
             if state.is_main_process:
                 _cut_to(start, dataset.splits["train"], bare, share * full, config)
             state.wait_for_everyone()
-            recovery = _recovery(config, _depth(bare), config.epochs if last else 1)
+            recovery = _recovery(config, _depth(open_checkpoint(bare)), config.epochs if last else 1)
             distil(teacher, open_checkpoint(bare), dataset, place, recovery)
         start = open_checkpoint(place)
     if state.is_main_process:
@@ -100,27 +102,28 @@ def _recovery(config: PruneConfig, layers: int, epochs: int) -> DistilConfig:
 
 
 def _encoder_size(checkpoint: Checkpoint) -> int:
-    from trainers.model import open_model
+    from trainers.tasks import task_of
 
-    model = open_model(checkpoint.path)
+    model = task_of(checkpoint.task).open(checkpoint.path)
     return encoder_parameters(model, family_of(model, checkpoint.path))
 
 
-def _depth(path: Path) -> int:
-    from trainers.model import open_model
+def _depth(checkpoint: Checkpoint) -> int:
+    from trainers.tasks import task_of
 
-    model = open_model(path)
-    return len(layers_of(model, family_of(model, path)))
+    model = task_of(checkpoint.task).open(checkpoint.path)
+    return len(layers_of(model, family_of(model, checkpoint.path)))
 
 
-def _cut_to(start: Checkpoint, train: Split, out: Path, target: float, config: PruneConfig) -> None:
+def _cut_to(start: Checkpoint, train: Any, out: Path, target: float, config: PruneConfig) -> None:
     """`start` cut to about `target` encoder parameters, not trained yet, as a checkpoint of its own."""
-    from trainers.model import open_model, open_tokenizer, save_model
+    from trainers.model import open_tokenizer, save_model
+    from trainers.tasks import task_of
 
-    model = open_model(start.path)
+    model = task_of(start.task).open(start.path)
     tokenizer = open_tokenizer(start.path, config.max_tokens)
-    rows = subset(train, config.score_rows, config.seed)
-    scores = importance(model, tokenizer, rows, config.importance, config.score_rows)
+    rows = some(train, config.score_rows, config.seed)
+    scores = importance(model, tokenizer, rows, config.importance, config.score_rows, start.task)
     kept = choose(model, scores, target, config.layers)
     smaller = cut(model, kept, start.path)
     about = {

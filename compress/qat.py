@@ -14,9 +14,10 @@ from compress.grid import TINY, Grid, clipped, rounded, straight_through
 from runtimes.errors import InputError
 from trainers.checkpoint import Checkpoint
 from trainers.data import Dataset
-from trainers.distil import DistilConfig, check_distil, teach
-from trainers.finetune import TrainConfig, check_splits, write_checkpoint
+from trainers.distil import DistilConfig, check_distil, check_lesson, teach
+from trainers.finetune import TrainConfig
 from trainers.shape import family_of, layers_of, whole
+from trainers.squad import QuestionSet
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +60,9 @@ def check_qat(config: QatConfig) -> None:
 
 
 def quantization_aware(
-    teacher: Checkpoint, start: Checkpoint, dataset: Dataset, out: Path, config: QatConfig | None = None
-) -> Checkpoint:
+    teacher: Checkpoint, start: Checkpoint, dataset: Dataset | QuestionSet, out: Path,
+    config: QatConfig | None = None,
+) -> Checkpoint:  # fmt: skip
     """A checkpoint at `out`: `start` trained with rounded weights, taught by `teacher` (or by `start`).
 
     Its weights lie on the grid, in fp32; `from_pretrained` opens it, and it exports as any other. Killed and
@@ -69,15 +71,14 @@ def quantization_aware(
     """
     config = config or QatConfig()
     check_qat(config)
-    check_splits(dataset)
-    if not teacher.labels == start.labels == dataset.label_names:
-        raise InputError("qat: teacher, start and data have different labels; make them from the same data")
+    check_lesson(config, teacher, start, dataset, "qat")
     import transformers
 
-    from trainers.model import open_model
+    from trainers.tasks import task_of
 
+    task = task_of(start.task)
     transformers.set_seed(config.seed)
-    model = open_model(start.path)
+    model = task.open(start.path)
     family = family_of(model, start.path)
     taught = _taught(config, len(layers_of(model, family)))
     with quantized(model, config):
@@ -86,7 +87,8 @@ def quantization_aware(
         )
     step = {"step": "qat", "config": asdict(config), "parent": start.digest, "teacher": teacher.digest}
     lineage = [*start.meta["lineage"], step]
-    return write_checkpoint(model, start.path, dataset, config, figures, lineage, out)
+    made: Checkpoint = task.write(model, start.path, dataset, config, figures, lineage, out)
+    return made
 
 
 def _taught(config: QatConfig, layers: int) -> DistilConfig:

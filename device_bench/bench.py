@@ -16,6 +16,7 @@ from device_bench import cold, energy, machine, measure, meters, quality, result
 from device_bench.heat import LIMIT_S, Cooling
 from device_bench.result import HARNESS, key_of
 from runtimes.errors import EdgewiseError, EngineError, InputError
+from runtimes.golden import inputs_of, outputs_of
 
 QUICK_ROUNDS, QUICK_SECONDS, QUICK_COLD_STARTS, QUICK_COOLING = 200, 5.0, 2, 10.0
 RERUN_PART = 4
@@ -62,19 +63,20 @@ class _Opened:
 
 def bench(
     entries: dict[str, BenchEntry],
-    texts: Sequence[str],
-    labels: Sequence[int] | None,
+    texts: Sequence[Any],
+    labels: Sequence[Any] | None,
     config: BenchConfig | None = None,
     metrics: dict[str, dict[str, Any]] | None = None,
     profile: str | None = None,
 ) -> list[dict[str, Any]]:
     """Measures all entries in one interleaved run on `texts` (batch 1); one row per entry and tokenization.
 
-    Accuracy is that of the very variant on (texts, labels), label indices; None leaves it null, unless
-    `metrics` holds what was measured before of that very variant, by the entry's name. The entry on
-    engine "torch", if there is one, is the reference of `ratio_to`. `profile` names the limits under which
-    this process runs (`device_bench.devices.profiles`), if it does. Rows follow `device_bench.rows`. An entry
-    that cannot be measured raises: InputError, BundleError or EngineError, with its name in front.
+    `texts` are what the task takes: texts, or (question, passage). The metric is that of the very variant on
+    (texts, labels), label indices or the right answers of each; None leaves it null, unless `metrics` holds
+    what was measured before of that very variant, by the entry's name. The entry on engine "torch", if there
+    is one, is the reference of `ratio_to`. `profile` names the limits under which this process runs
+    (`device_bench.devices.profiles`), if it does. Rows follow `device_bench.rows`. An entry that cannot be
+    measured raises: InputError, BundleError or EngineError, with its name in front.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     config = effective(config or BenchConfig())
@@ -84,7 +86,7 @@ def bench(
         raise InputError("bench: nothing to measure; name a bundle or a checkpoint")
     opened = {name: _open(name, entry, config.threads) for name, entry in entries.items()}
     _check_same_labels(opened)
-    quality.check_labels(texts, labels, next(iter(opened.values())).model.labels)
+    quality.check_truths(texts, labels, getattr(next(iter(opened.values())).model, "labels", None))
     common = {
         "device": machine.describe(), "emulated": machine.emulated(), "sample": result.sample(texts),
         "started": datetime.now(UTC).isoformat(timespec="seconds"), "batch": 1, "quick": config.quick,
@@ -183,15 +185,19 @@ def _open(name: str, entry: BenchEntry, threads: int) -> _Opened:
 def _check_same_labels(opened: dict[str, _Opened]) -> None:
     first = next(iter(opened))
     for name, one in opened.items():
-        if list(one.model.labels) != list(opened[first].model.labels):
+        if _kind(one) != _kind(opened[first]):
             raise InputError(f"bench: {name} and {first} have different labels; bench one task at a time")
+
+
+def _kind(one: _Opened) -> tuple[Any, ...]:
+    return one.about["task"], *getattr(one.model, "labels", ())
 
 
 def _judge(
     name: str,
     one: _Opened,
-    texts: Sequence[str],
-    labels: Sequence[int] | None,
+    texts: Sequence[Any],
+    labels: Sequence[Any] | None,
     metric: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """metric and parity, with the reasons where they are null."""
@@ -201,16 +207,16 @@ def _judge(
         if metric is None and labels is None:
             notes.append("accuracy: the texts have no labels")
         elif metric is None and labels is not None:
-            metric = quality.accuracy(quality.finite_logits(one.model, texts), labels)
+            metric = one.model.metric(texts, quality.finite_outputs(one.model, texts), labels)
         if one.golden is None:
             notes.append("parity: this is the checkpoint itself")
         else:
-            golden_texts = [str(text) for text in one.golden["texts"]]
-            parity = quality.parity(quality.finite_logits(one.model, golden_texts), one.golden["logits"])
+            inputs, wanted = inputs_of(one.golden), outputs_of(one.golden)
+            parity = quality.parity(one.model, inputs, quality.finite_outputs(one.model, inputs), wanted)
     return {"metric": metric, "parity": parity, "notes": notes}
 
 
-def _calls(opened: dict[str, _Opened], texts: Sequence[str], config: BenchConfig) -> Calls:
+def _calls(opened: dict[str, _Opened], texts: Sequence[Any], config: BenchConfig) -> Calls:
     calls: Calls = {}
     for name, one in opened.items():
         with _named(name):
@@ -228,16 +234,16 @@ def _time_all(calls: Calls, inputs: int, config: BenchConfig, what: str) -> meas
         return measure.interleave(everything, inputs, config.rounds, total, seed=config.seed, progress=step)
 
 
-def _call_with(model: Any, texts: Sequence[str]) -> Callable[[int], object]:
-    return lambda position: model(texts[position])
+def _call_with(model: Any, texts: Sequence[Any]) -> Callable[[int], object]:
+    return lambda position: model.answers([texts[position]])
 
 
-def _call_without(model: Any, texts: Sequence[str]) -> Callable[[int], object]:
+def _call_without(model: Any, texts: Sequence[Any]) -> Callable[[int], object]:
     prepared = [model.prepare([text]) for text in texts]
     return lambda position: model.run(prepared[position])
 
 
-def _cold(name: str, entry: BenchEntry, texts: Sequence[str], config: BenchConfig) -> cold.ColdStart:
+def _cold(name: str, entry: BenchEntry, texts: Sequence[Any], config: BenchConfig) -> cold.ColdStart:
     if machine.emulated():
         return cold.UNTOLD
     request = {

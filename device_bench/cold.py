@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from device_bench.quality import size
 from runtimes import errors
 from runtimes.errors import EngineError
 
@@ -62,9 +63,9 @@ def _median(answers: Sequence[dict[str, Any]], key: str) -> float | None:
     return median(answer[key] for answer in answers) if all(key in answer for answer in answers) else None
 
 
-def sample(texts: Sequence[str]) -> list[str]:
-    """The texts that a child answers: the first ones, and the longest of all, which sets the peak memory."""
-    return [*texts[:MORE_TEXTS], max(texts, key=len)]
+def sample(inputs: Sequence[Any]) -> list[Any]:
+    """What a child answers: the first inputs, and the longest of all, which sets the peak memory."""
+    return [*inputs[:MORE_TEXTS], max(inputs, key=size)]
 
 
 def _run(name: str, request: dict[str, Any], command: Sequence[str], timeout: float) -> dict[str, Any]:

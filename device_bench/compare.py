@@ -13,7 +13,7 @@ from runtimes.load import load
 
 def compare(
     entries: Mapping[str, tuple[Path, str]],
-    texts: Sequence[str],
+    texts: Sequence[Any],
     rounds: int,
     seconds: float,
     threads: int = 1,
@@ -26,7 +26,7 @@ def compare(
     calls = {}
     for name, (path, variant) in entries.items():
         model = load(path, variant=variant, threads=1)
-        calls[name] = lambda position, model=model: model(texts[position])
+        calls[name] = lambda position, model=model: model.answers([texts[position]])
     samples = interleave(calls, len(texts), rounds, seconds).ns
     first, found = samples[next(iter(entries))], {}
     for name, ns in samples.items():

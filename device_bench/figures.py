@@ -76,6 +76,12 @@ def metric(row: Row | None) -> str:
     return percent(row["metric"]["value"], 2 if row["metric"]["n"] >= 1000 else 1)
 
 
+def metric_name(rows: Iterable[Row]) -> str:
+    """What the rows' metric is called: accuracy, where none was measured."""
+    names = [str(row["metric"]["name"]) for row in rows if row["metric"]]
+    return {"f1": "F1"}.get(names[0], names[0]) if names else "accuracy"
+
+
 def margin(row: Row) -> float | None:
     """Half the 95% interval of an accuracy."""
     if not row["metric"] or row["metric"]["name"] != "accuracy" or row["metric"]["value"] > 1:

@@ -185,7 +185,7 @@ def _tip(device: str, row: Row, rows: Sequence[Row]) -> str:
         figures.label(row, rows),
         device,
         f"p50 {number(latency['p50'])} ms, p90 {number(latency['p90'])} ms" if latency else "not timed",
-        f"accuracy {figures.metric(row)}",
+        f"{figures.metric_name([row])} {figures.metric(row)}",
         f"{number(figures.megabytes(row['size_bytes']))} MB" if row["size_bytes"] else "",
         f"peak memory {number(row['peak_rss_mb'])} MB" if row["peak_rss_mb"] else "",
         f"{number(row['energy_mj'])} mJ an answer" if row["energy_mj"] else "",

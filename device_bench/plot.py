@@ -56,9 +56,10 @@ _Box = tuple[float, float, float, float]
 
 
 def pareto(
-    points: Sequence[Point], width: int, height: int, kind: str, axis: str = "median latency, ms"
-) -> str:
-    """Accuracy against `at` (log axis), the area of a bubble for size, the front as a line.
+    points: Sequence[Point], width: int, height: int, kind: str, axis: str = "median latency, ms",
+    what: str = "accuracy",
+) -> str:  # fmt: skip
+    """`what` (the metric) against `at` (log axis), the area of a bubble for size, the front as a line.
 
     Of more than twelve points only those on the front and the defaults bear their names.
     """
@@ -69,12 +70,12 @@ def pareto(
     largest = max((p.size or 0 for p in drawn), default=0) or 1
     reach = 30 if width > 600 else 20
     radii = {p.key: max(5.0, reach * math.sqrt((p.size or 0) / largest)) for p in drawn}
-    parts = [*_grid(frame, axis), _front_line(frame, drawn)]
+    parts = [*_grid(frame, axis, what), _front_line(frame, drawn)]
     named = [p for p in drawn if len(drawn) <= 12 or p.on_front or p.default]
     labels = _place_labels(frame, drawn, named, radii)
     parts += [_bubble(frame, point, radii[point.key]) for point in drawn]
     parts += [_label(frame, point, *labels[point.key]) for point in drawn if point.key in labels]
-    title = f"Accuracy against {text(axis)}; the same figures are in the tables below"
+    title = f"{text(what)} against {text(axis)}; the same figures are in the tables below"
     return (
         f'<svg class="pareto {kind}" viewBox="0 0 {width} {height}" role="group" aria-label="{title}">'
         f"{''.join(parts)}</svg>"
@@ -90,7 +91,7 @@ def _frame(points: Sequence[Point], width: int, height: int) -> _Frame:
     return _Frame(width, height, 52, 16, 30, 46, (x_low, x_high), y_range)
 
 
-def _grid(frame: _Frame, axis: str) -> list[str]:
+def _grid(frame: _Frame, axis: str, what: str) -> list[str]:
     base, end = frame.height - frame.bottom, frame.width - frame.right
     parts = []
     for value in _linear_ticks(*frame.y_range):
@@ -102,7 +103,7 @@ def _grid(frame: _Frame, axis: str) -> list[str]:
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{frame.top}" y2="{base}"/>')
         parts.append(_word("tick", frame.x(value), base + 18, "middle", f"{value:g}"))
     parts.append(_word("axis", end, frame.height - 6, "end", f"{axis}, log scale →"))
-    parts.append(_word("axis", 4, 16, "start", "↑ accuracy"))
+    parts.append(_word("axis", 4, 16, "start", f"↑ {what}"))
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Whether a variant is still right: accuracy on a sample, and parity with its checkpoint's own outputs."""
+"""Whether a variant is still right: parity with its checkpoint's outputs, and what a metric needs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,43 +9,42 @@ from runtimes.errors import EngineError, InputError
 from runtimes.parity import compare
 
 
-def accuracy(logits: np.ndarray, labels: Sequence[int]) -> dict[str, Any]:
-    """The `metric` block from logits (n, C) and label indices (n,): the share of right top labels."""
-    right = np.argmax(logits, axis=1) == np.asarray(labels)
-    return {"name": "accuracy", "value": float(np.mean(right)), "n": len(right)}
+def parity(
+    model: Any, inputs: Sequence[Any], outputs: Sequence[np.ndarray], golden: Sequence[np.ndarray]
+) -> dict[str, float]:
+    """The `parity` block: a variant's outputs a row against its checkpoint's, as the gate compares them.
 
-
-def parity(logits: np.ndarray, golden: np.ndarray) -> dict[str, float]:
-    """The `parity` block: a variant's logits (n, C) against its checkpoint's, as the gate compares them.
-
-    Raises EngineError where the shapes differ.
+    `model` tells verdicts. Raises EngineError where the shapes differ.
     """
-    if logits.shape != golden.shape:
-        raise EngineError(
-            f"logits of shape {logits.shape} against golden {golden.shape}; build the bundle again"
-        )
-    return compare(golden, logits)
+    if [one.shape for one in outputs] != [one.shape for one in golden]:
+        raise EngineError("outputs of other shapes than the golden ones; build the bundle again")
+    return compare(golden, outputs, model.verdicts(inputs, golden), model.verdicts(inputs, outputs))
 
 
-def finite_logits(model: Any, texts: Sequence[str]) -> np.ndarray:
-    """`model.logits(texts)`, float32 (n, C). Raises EngineError where one of them is NaN or infinite."""
-    logits = np.asarray(model.logits(list(texts)))
-    bad = ~np.isfinite(logits).all(axis=1)
-    if bad.any():
-        raise EngineError(f"logits of text {int(np.argmax(bad)) + 1} are not finite; the variant is broken")
-    return logits
+def finite_outputs(model: Any, inputs: Sequence[Any]) -> list[np.ndarray]:
+    """`model.outputs(inputs)`. Raises EngineError where one of them is NaN or infinite."""
+    outputs = [np.asarray(row) for row in model.outputs(list(inputs))]
+    for row, values in enumerate(outputs, 1):
+        if not np.isfinite(values).all():
+            raise EngineError(f"outputs of text {row} are not finite; the variant is broken")
+    return outputs
 
 
-def check_labels(texts: Sequence[str], labels: Sequence[int] | None, names: Sequence[str]) -> None:
-    """Raises InputError unless `labels` has one index into `names` for each text."""
-    if not texts:
+def check_truths(inputs: Sequence[Any], truths: Sequence[Any] | None, labels: Sequence[str] | None) -> None:
+    """Raises InputError unless each input has one truth: an index into `labels`, where there are any."""
+    if not inputs:
         raise InputError("bench: no texts; give a sample to measure on")
-    if labels is None:
+    if truths is None:
         return
-    if len(labels) != len(texts):
-        raise InputError(f"bench: {len(texts)} texts but {len(labels)} labels; give one label for each text")
-    wrong = [label for label in labels if not 0 <= int(label) < len(names)]
+    if len(truths) != len(inputs):
+        raise InputError(f"bench: {len(inputs)} texts but {len(truths)} labels; give one label for each text")
+    wrong = [label for label in truths if labels is not None and not 0 <= int(label) < len(labels)]
     if wrong:
         raise InputError(
-            f"bench: label {wrong[0]} is not in 0..{len(names) - 1}; the sample is of another task"
+            f"bench: label {wrong[0]} is not in 0..{len(labels or ()) - 1}; the sample is of another task"
         )
+
+
+def size(one: Any) -> int:
+    """Characters of an input: a text, or a question and its passage."""
+    return len(one) if isinstance(one, str) else sum(map(len, one))

@@ -25,8 +25,8 @@ def bench_on(
     device: Device,
     bundle: Bundle,
     variants: Sequence[str] | None,
-    texts: Sequence[str],
-    labels: Sequence[int] | None,
+    texts: Sequence[Any],
+    labels: Sequence[Any] | None,
     config: BenchConfig,
     profile: str | None = None,
 ) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def bench_on(
         "bundle": device.path(FOLDER),
         "variants": names,
         "texts": list(texts),
-        "labels": None if labels is None else [int(label) for label in labels],
+        "labels": None if labels is None else list(labels),
         "config": asdict(config),
         "profile": profile,
     }
@@ -56,9 +56,9 @@ def bench_on(
 
 
 def answers_on(
-    device: Device, bundle: Bundle, variants: Sequence[str] | None, texts: Sequence[str], threads: int = 1
+    device: Device, bundle: Bundle, variants: Sequence[str] | None, texts: Sequence[Any], threads: int = 1
 ) -> dict[str, dict[str, Any]]:
-    """Variant → {"ids": token ids a text, "logits": (n, labels), engine, engine_version, …} there."""
+    """Variant → {"ids": token ids a row, "outputs": numbers a row, engine, engine_version, …} there."""
     names = _carry(device, bundle, variants)
     request = {"do": "answers", "bundle": device.path(FOLDER), "variants": names, "texts": list(texts)}
     found = device.run({**request, "threads": threads}, say).get("variants")
@@ -90,7 +90,7 @@ def ask_on(device: Device, bundle: Bundle, questions: Sequence[str], threads: in
 def compare_on(
     device: Device,
     entries: Mapping[str, tuple[Bundle, str]],
-    texts: Sequence[str],
+    texts: Sequence[Any],
     rounds: int,
     seconds: float,
 ) -> dict[str, dict[str, Any]]:

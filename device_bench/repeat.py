@@ -19,6 +19,7 @@ from device_bench.measure import interleave
 from device_bench.result import UNSTEADY, key_of
 from runtimes.bundle import Bundle, open_bundle
 from runtimes.errors import EdgewiseError
+from runtimes.golden import inputs_of
 
 
 def compare(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -68,7 +69,7 @@ def _run(bundle: Bundle, variants: list[str] | None, config: BenchConfig) -> lis
     from device_bench.devices import reach
     from device_bench.remote import bench_on
 
-    texts = [str(text) for text in bundle.golden()["texts"]]
+    texts = inputs_of(bundle.golden())
     with reach("local") as device:
         return bench_on(device, bundle, variants, texts, None, config)
 

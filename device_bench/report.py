@@ -202,7 +202,7 @@ def _tokenizer(row: Row) -> str:
 
 
 def _metric_name(row: Row) -> str:
-    return text(row["metric"]["name"].capitalize()) if row["metric"] else "Accuracy"
+    return text(figures.metric_name([row]).capitalize())
 
 
 def _metric_n(row: Row) -> str:
@@ -262,7 +262,7 @@ def _tip(row: Row, rows: list[Row]) -> str:
         f"{row['engine']} {row['engine_version'] or ''}",
         f"p50 {number(latency['p50'])} ms ({figures.interval(latency['ci95'])})",
         f"p90 {number(latency['p90'])} ms, p99 {number(latency['p99'])} ms",
-        f"accuracy {figures.metric(row)}" if row["metric"] else "accuracy not measured",
+        f"{figures.metric_name([row])} {figures.metric(row)}" if row["metric"] else "accuracy not measured",
         f"{number(figures.megabytes(row['size_bytes']))} MB" if row["size_bytes"] else "",
         f"{number(ratio['speed'])}× as fast as the checkpoint in PyTorch" if ratio else "",
     ]
@@ -274,12 +274,13 @@ def _drawings(rows: list[Row], keys: dict[int, str], kind: bool, hidden: bool) -
     if not points:
         return ""
     open_tag = f'<div data-tokenization="{str(kind).lower()}"{" hidden" if hidden else ""}>'
-    drawn = plot.pareto(points, *WIDE, "wide") + plot.pareto(points, *NARROW, "narrow")
+    what = figures.metric_name(rows)
+    drawn = plot.pareto(points, *WIDE, "wide", what=what) + plot.pareto(points, *NARROW, "narrow", what=what)
     body = drawn + _legend(points) if drawn else '<p class="hint">No accuracy was measured.</p>'
     how = "text in, answer out" if kind else "model alone"
     return (
         open_tag
-        + _figure("Accuracy against latency", f"up and to the left is better · {how}", body)
+        + _figure(f"{text(what.capitalize())} against latency", f"up and to the left is better · {how}", body)
         + _figure(
             "Latency ranges", "dot p50, wide bar to p90, thin bar to p99 · log scale", plot.ranges(points)
         )

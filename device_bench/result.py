@@ -9,6 +9,7 @@ import numpy as np
 
 from device_bench import statistics, sustained
 from device_bench.measure import Timings
+from device_bench.quality import size
 from device_bench.rows import EXTRA_KEYS, KEYS
 
 HARNESS = "empty call"
@@ -26,10 +27,10 @@ def key_of(name: str, tokenized: bool) -> str:
     return f"{name} {'with' if tokenized else 'without'} tokenization"
 
 
-def sample(texts: Sequence[str]) -> dict[str, int]:
-    """The `sample` block: how many texts, and how long."""
-    lengths = [len(text) for text in texts]
-    return {"n": len(texts), "chars_p50": int(np.median(lengths)), "chars_max": max(lengths)}
+def sample(inputs: Sequence[Any]) -> dict[str, int]:
+    """The `sample` block: how many inputs, and how long."""
+    lengths = [size(one) for one in inputs]
+    return {"n": len(inputs), "chars_p50": int(np.median(lengths)), "chars_max": max(lengths)}
 
 
 def ratio(

@@ -89,16 +89,16 @@ def bench(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def answers(request: dict[str, Any]) -> dict[str, Any]:
-    """What each variant makes of the texts: token ids (unpadded) and logits, for the gate."""
+    """What each variant makes of the texts (or pairs): token ids and outputs a row, for the gate."""
     from runtimes.load import load
 
     found = {}
     for name in request["variants"]:
         print(f"answers: {name}", file=sys.stderr, flush=True)
         model = load(request["bundle"], variant=name, threads=request["threads"])
-        feeds = [batch.feeds for text in request["texts"] for batch in model.prepare([text])]
-        ids = [feed["input_ids"][feed["attention_mask"] == 1].tolist() for feed in feeds]
-        found[name] = {"ids": ids, "logits": model.logits(request["texts"]).tolist(), **model.describe()}
+        ids = [row.tolist() for row in model.tokens(request["texts"])]
+        outputs = [row.tolist() for row in model.outputs(request["texts"])]
+        found[name] = {"ids": ids, "outputs": outputs, **model.describe()}
     return {"variants": found}
 
 
@@ -112,7 +112,7 @@ def ask(request: dict[str, Any]) -> dict[str, Any]:
 
     asker = load(request["bundle"], threads=request["threads"])
     opened = rss_mb()
-    answered = asker.many(request["questions"])
+    answered = [asker(question) for question in request["questions"]]  # int8 rounds by what is in a batch
     memory = {"opened_mb": opened, "asked_mb": rss_mb(), "peak_rss_mb": peak_rss_mb()}
     return {"golden": [asdict(golden_from(one)) for one in answered], **memory, "about": asker.describe()}
 

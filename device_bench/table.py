@@ -89,7 +89,7 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
         _Column("Cold start, ms", lambda row: row["cold_start_ms"], lambda row: number(row["cold_start_ms"])),
         _Column("Peak RSS, MB", lambda row: row["peak_rss_mb"], lambda row: number(row["peak_rss_mb"])),
         _Column("Size, MB", lambda row: row["size_bytes"], _size),
-        _Column("Accuracy", figures.accuracy, _accuracy, best="high"),
+        _Column(text(figures.metric_name(rows).capitalize()), figures.accuracy, _accuracy, best="high"),
         _Column("Parity", lambda row: (row["parity"] or {}).get("max_abs"), _parity),
     ]
     if any(row["energy_mj"] is not None for row in rows):

@@ -6,9 +6,22 @@ _USE = """```python
 import edgewise
 
 model = edgewise.load("{name}.bundle")
-answer = model("your text")
-print(answer.label, answer.score)
+{lines}
 ```"""
+_LINES = {
+    "text-classification": 'answer = model("your text")\nprint(answer.label, answer.score)',
+    "question-answering": 'answer = model("your question", "the passage")\n'
+    "print(answer.text if answer.found else None, answer.confidence)",
+    "feature-extraction": 'vectors = model(["one text", "another"])\nprint(vectors @ vectors.T)',
+}
+_LIMITS = {
+    "text-classification": "Reads the first {max_tokens} tokens of a text. Answers one of the labels above "
+    "whatever the text is about: a low score is the only sign of a text from elsewhere.",
+    "question-answering": "Reads a passage in windows of {max_tokens} tokens, and answers with words of the "
+    "passage alone: what follows only from several places is not found.",
+    "feature-extraction": "Reads the first {max_tokens} tokens of a text. Vectors of near texts are near; "
+    "that says nothing about whether either is true.",
+}
 
 
 def card(manifest: dict[str, Any], parity: dict[str, Any]) -> str:
@@ -16,22 +29,27 @@ def card(manifest: dict[str, Any], parity: dict[str, Any]) -> str:
     data, limits = manifest["data"], manifest["limits"]
     sections = [
         f"# {manifest['name']}",
-        f"{manifest['task']} · {len(manifest['labels'])} labels: {', '.join(manifest['labels'])}",
+        _task(manifest),
         "## Use",
-        _USE.format(name=manifest["name"]),
+        _USE.format(name=manifest["name"], lines=_LINES[manifest["task"]]),
         "## How well",
         _metrics(manifest["metrics"]),
         "## Variants, against the original",
         _variants(manifest, parity),
         "## Limits",
-        f"Reads the first {limits['max_tokens']} tokens of a text. Answers one of the labels above whatever "
-        "the text is about: a low score is the only sign of a text from elsewhere. "
+        f"{_LIMITS[manifest['task']].format(**limits)} "
         "Whoever uses the model inherits the leanings of its training data.",
         "## Where it comes from",
         _training(data, manifest.get("seed")),
         "\n".join(_step(step) for step in manifest["lineage"]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _task(manifest: dict[str, Any]) -> str:
+    if manifest["task"] != "text-classification":
+        return str(manifest["task"])
+    return f"{manifest['task']} · {len(manifest['labels'])} labels: {', '.join(manifest['labels'])}"
 
 
 def _training(data: dict[str, Any], seed: Any) -> str:
@@ -49,6 +67,8 @@ def _training(data: dict[str, Any], seed: Any) -> str:
 
 def _metrics(metrics: dict[str, Any]) -> str:
     test = metrics.get("test", {})
+    if "exact_match" in test:
+        return _reader(test)
     if "accuracy" not in test:
         return "Not measured."
     return (
@@ -57,17 +77,31 @@ def _metrics(metrics: dict[str, Any]) -> str:
     )
 
 
+def _reader(test: dict[str, Any]) -> str:
+    some, none = test["answerable"], test["unanswerable"]
+    figures = f"Test split: exact match {test['exact_match']:.4f}, F1 {test['f1']:.4f} (n = {test['n']})"
+    if none["n"]:
+        figures += (
+            f"; F1 {some['f1']:.4f} on the {some['n']} questions that have an answer, "
+            f"{none['exact_match']:.4f} of the {none['n']} others rightly not answered"
+        )
+    return figures + "."
+
+
 def _variants(manifest: dict[str, Any], parity: dict[str, Any]) -> str:
+    samples = {name: parity["variants"][name]["sample"] for name in manifest["variants"]}
+    names = [figures["metric"]["name"] for figures in samples.values() if "metric" in figures]
+    judged = f" {names[0]} | original's |" if names else ""
     lines = [
-        "| variant | engine | MB | max abs error | cosine | same label | accuracy | original's | n |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        f"| variant | engine | MB | max abs error | cosine | same answer |{judged} n |",
+        "|---|---|---:|---:|---:|---:|" + ("---:|---:|" if names else "") + "---:|",
     ]
     for name, about in manifest["variants"].items():
-        figures = parity["variants"][name]["sample"]
+        figures, metric = samples[name], samples[name].get("metric")
+        both = f" {metric['variant']:.4f} | {metric['checkpoint']:.4f} |" if metric else ""
         lines.append(
             f"| {name} | {about['engine']} | {about['size_bytes'] / 1e6:.1f} | {figures['max_abs']:.2g} "
-            f"| {figures['cosine']:.4f} | {figures['agreement']:.4f} | {figures['metric']['variant']:.4f} "
-            f"| {figures['metric']['checkpoint']:.4f} | {figures['n']} |"
+            f"| {figures['cosine']:.4f} | {figures['agreement']:.4f} |{both} {figures['n']} |"
         )
     kept = [_kept(name, about["mixed"]) for name, about in manifest["variants"].items() if "mixed" in about]
     return "\n".join([*lines, *(f"\n{line}" for line in kept)])

@@ -14,7 +14,8 @@ from export.diagnose import guilty_layer
 from export.variant import KNOWN
 from runtimes.bundle import Bundle, open_bundle
 from runtimes.errors import EdgewiseError, GateError, InputError
-from runtimes.load import load
+from runtimes.golden import inputs_of, outputs_of, tokens_of
+from runtimes.load import load, reference
 from runtimes.parity import compare
 
 
@@ -22,8 +23,8 @@ from runtimes.parity import compare
 class Budget:
     """What a variant may differ from its checkpoint.
 
-    `max_abs` holds for fp32 variants, the rest for all. `max_drop` is in points of accuracy as a fraction
-    (0.01 = 1 point), on `samples` rows of the test split.
+    `max_abs` holds for fp32 variants, the rest for all. `max_drop` is what the task's metric (accuracy,
+    F1) may lose, as a fraction (0.01 = 1 point), on `samples` rows of the test split.
     """
 
     max_abs: float = 1e-3
@@ -44,11 +45,14 @@ def check_budget(budget: Budget) -> None:
 
 @dataclass(frozen=True)
 class Sample:
-    """Test rows with the checkpoint's own logits (n, labels)."""
+    """Test inputs (texts, or question and passage) with the checkpoint's own outputs, as its task has them.
 
-    texts: list[str]
-    labels: np.ndarray
-    logits: np.ndarray
+    `truths`: label numbers, or the right answers of each question; None where nothing is right or wrong.
+    """
+
+    inputs: list[Any]
+    truths: Sequence[Any] | None
+    outputs: list[np.ndarray]
 
 
 def gate(
@@ -91,13 +95,15 @@ def packed_budget(bundle: Bundle) -> Budget:
 def check_answers(bundle: Bundle, answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The same gate on what a device made of the golden texts.
 
-    `answers`: variant → {"ids": token ids a text, "logits": (n, labels)}. Raises GateError as `gate` does.
+    `answers`: variant → {"ids": token ids a row, "outputs": numbers a row}; a row is a text, of a reader a
+    window. Raises GateError as `gate` does.
     """
     budget, golden, found = packed_budget(bundle), bundle.golden(), {}
+    inputs, model = inputs_of(golden), reference(bundle)
     for name, told in answers.items():
-        ids, logits = _read_answers(bundle, name, told, len(golden["texts"]))
+        ids, outputs = _read_answers(bundle, name, told, len(golden["input_ids"]))
         _require_same_tokens(bundle, name, golden, ids)
-        found[name] = {"golden": {**compare(golden["logits"], logits), "n": len(golden["texts"])}}
+        found[name] = {"golden": _compared(model, inputs, outputs_of(golden), outputs)}
         faults = _faults(found[name], budget, exact=bundle.variants[name]["precision"] == "fp32")
         if faults:
             raise GateError(
@@ -109,19 +115,28 @@ def check_answers(bundle: Bundle, answers: dict[str, dict[str, Any]]) -> dict[st
 
 def _read_answers(
     bundle: Bundle, name: str, told: dict[str, Any], count: int
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Token ids a text and logits as a device told them. Raises GateError for what proves nothing."""
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Token ids and outputs a row as a device told them. Raises GateError for what proves nothing."""
     try:
         ids = [np.asarray(row, np.int64) for row in told["ids"]]
-        logits = np.asarray(told["logits"], np.float32)
+        outputs = [np.asarray(row, np.float32) for row in told["outputs"]]
     except (KeyError, TypeError, ValueError, OverflowError):
-        ids, logits = [], np.empty(0, np.float32)
-    if name not in bundle.variants or len(ids) != count:
+        ids, outputs = [], []
+    if name not in bundle.variants or not len(ids) == len(outputs) == count:
         raise GateError(
             f"{bundle.name}: variant {name}: {len(ids)} of {count} golden texts were answered there; "
             "try again"
         )
-    return ids, logits
+    return ids, outputs
+
+
+def _compared(
+    model: Any, inputs: Sequence[Any], wanted: list[np.ndarray], got: list[np.ndarray]
+) -> dict[str, Any]:
+    """Figures of outputs against the checkpoint's; `model` of the same task and tokenizer tells verdicts."""
+    whole = [a.shape for a in wanted] == [b.shape for b in got]  # else nothing follows from them
+    verdicts = [model.verdicts(inputs, rows) for rows in ((wanted, got) if whole else (wanted,))]
+    return {**compare(wanted, got, verdicts[0], verdicts[-1]), "n": len(inputs)}
 
 
 def _gate_variant(
@@ -135,8 +150,7 @@ def _gate_variant(
     print(f"gate: {name}", file=sys.stderr, flush=True)
     try:
         model = load(bundle.path, variant=name)
-        texts = [str(text) for text in golden["texts"]]
-        tokens = [_unpadded(batch.feeds) for text in texts for batch in model.prepare([text])]
+        tokens = model.tokens(inputs_of(golden))
         result = _figures(model, golden, sample)
     except EdgewiseError as error:
         raise GateError(f"{bundle.name}: variant {name} cannot answer: {error}") from error
@@ -158,33 +172,32 @@ def _gate_variant(
 
 
 def _figures(model: Any, golden: dict[str, np.ndarray], sample: Sample | None) -> dict[str, Any]:
-    texts = [str(text) for text in golden["texts"]]
-    figures: dict[str, Any] = {"golden": {**compare(golden["logits"], model.logits(texts)), "n": len(texts)}}
+    inputs = inputs_of(golden)
+    figures = {"golden": _compared(model, inputs, outputs_of(golden), model.outputs(inputs))}
     if sample is not None:
-        figures["sample"] = _on_sample(model.logits(sample.texts), sample)
+        figures["sample"] = _on_sample(model, model.outputs(sample.inputs), sample)
     return figures
 
 
-def _on_sample(logits: np.ndarray, sample: Sample) -> dict[str, Any]:
-    def accuracy(answers: np.ndarray) -> float:
-        return float((answers.argmax(axis=1) == sample.labels).mean())
-
-    metric = {"name": "accuracy", "checkpoint": accuracy(sample.logits), "variant": accuracy(logits)}
-    return {**compare(sample.logits, logits), "metric": metric, "n": len(sample.labels)}
+def _on_sample(model: Any, outputs: list[np.ndarray], sample: Sample) -> dict[str, Any]:
+    figures = _compared(model, sample.inputs, sample.outputs, outputs)
+    if sample.truths is None:
+        return figures
+    wanted, got = (model.metric(sample.inputs, rows, sample.truths) for rows in (sample.outputs, outputs))
+    metric = {"name": wanted["name"], "checkpoint": wanted["value"], "variant": got["value"]}
+    return {**figures, "metric": metric}
 
 
 def _require_same_tokens(
     bundle: Bundle, name: str, golden: dict[str, np.ndarray], tokens: Sequence[np.ndarray]
 ) -> None:
     """The bundle's tokenizer must give the very ids that the checkpoint was asked with."""
-    for row, ids in enumerate(tokens):
-        want = golden["input_ids"][row][golden["attention_mask"][row] == 1]
+    wanted = tokens_of(golden)
+    if len(tokens) != len(wanted):
+        raise GateError(f"{bundle.name}: variant {name}: {len(tokens)} rows of tokens, not {len(wanted)}")
+    for row, (ids, want) in enumerate(zip(tokens, wanted, strict=True)):
         if not np.array_equal(ids, want):
             raise GateError(f"{bundle.name}: variant {name}: golden text {row} tokenizes otherwise")
-
-
-def _unpadded(feeds: dict[str, np.ndarray]) -> np.ndarray:
-    return feeds["input_ids"][feeds["attention_mask"] == 1]
 
 
 def _faults(result: dict[str, Any], budget: Budget, exact: bool) -> list[str]:
@@ -203,5 +216,5 @@ def _faults(result: dict[str, Any], budget: Budget, exact: bool) -> list[str]:
         if "metric" in figures:
             drop = figures["metric"]["checkpoint"] - figures["metric"]["variant"]
             if not drop <= budget.max_drop:
-                faults.append(f"accuracy drop {drop:.4f} over {budget.max_drop:g}")
+                faults.append(f"{figures['metric']['name']} drop {drop:.4f} over {budget.max_drop:g}")
     return faults

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from runtimes.load import load
+from runtimes.load import TOLD, load
 from trainers.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
 class Original:
-    """`model` answers: `prepare(texts)` gives token ids, `logits(texts)` float32 (n, labels).
+    """`model` answers: `tokens(inputs)` and `outputs(inputs)` a row, `sureness` and `metric` of these.
 
     `files` go into the bundle as they are (`tokenizer.json`, `config.json`). `meta` has data, metrics, seed
     and lineage as in a checkpoint; `digest` is the sha256 of the model's file or files.
@@ -27,7 +27,8 @@ class Original:
 def of_checkpoint(checkpoint: Checkpoint) -> Original:
     """The checkpoint itself, in PyTorch eager fp32."""
     files = {name: (checkpoint.path / name).read_bytes() for name in ("tokenizer.json", "config.json")}
-    meta = {key: checkpoint.meta[key] for key in ("data", "metrics", "seed", "lineage")}
+    keys = ("data", "metrics", "seed", "lineage", *TOLD)
+    meta = {key: checkpoint.meta[key] for key in keys if key in checkpoint.meta}
     model = load(checkpoint.path, threads=None)
     return Original(
         checkpoint.task, checkpoint.labels, checkpoint.limits, model, files, meta, checkpoint.digest

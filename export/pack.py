@@ -7,7 +7,6 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,20 @@ from export.variant import Variant
 from runtimes.bundle import SCHEMA, Bundle, open_bundle, seal
 from runtimes.errors import InputError
 from runtimes.files import write_atomic, writing
-from runtimes.load import choose
-from runtimes.text import pad
+from runtimes.golden import golden_bytes
+from runtimes.load import TOLD, choose, task_module
 from trainers.checkpoint import Checkpoint
-from trainers.data import Dataset, Split
+from trainers.data import Dataset
+from trainers.examples import examples
 from trainers.files import write_json
+from trainers.squad import QuestionSet
 
 GOLDEN = 28
 # In logits: a lead of 1 is a probability 2.7 times as high.
 MARGIN = 1.0
 # Texts that break naive pipelines; answered by the checkpoint like the others, label unknown (-1).
 EDGE_CASES = ["?", "naïve café — 東京 🚀", "<b>AT&amp;T</b> said profit rose 5%", "word " * 2_000]
+EDGE_QUESTION = "what does it say?"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Packed:
 def pack(
     checkpoint: Checkpoint | Original,
     variants: Sequence[Variant],
-    dataset: Dataset,
+    dataset: Dataset | QuestionSet,
     out: Path,
     name: str,
     budget: Budget,
@@ -64,7 +66,7 @@ def pack(
         files = list(original.files)
         for file, data in original.files.items():
             (folder / file).write_bytes(data)
-        (folder / "golden.npz").write_bytes(_golden(sample, original.model))
+        (folder / "golden.npz").write_bytes(_golden(sample, original))
         for variant in variants:
             (folder / variant.file).parent.mkdir(parents=True)
             shutil.copy(variant.path, folder / variant.file)
@@ -121,7 +123,7 @@ def _copy_kept(bundle: Bundle, keep: Sequence[str], folder: Path) -> None:
 
 def zipped(folder: Path) -> bytes:
     """A bundle folder as .zip, the same bytes for the same files."""
-    bundle, buffer = open_bundle(folder), io.BytesIO()
+    bundle, buffer = open_bundle(folder, parts=True), io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ["bundle.json", *sorted(bundle.manifest["files"])]:
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
@@ -155,13 +157,7 @@ def _manifest(name: str, original: Original, variants: Sequence[Variant]) -> dic
         "task": original.task,
         "labels": original.labels,
         "limits": original.limits,
-        "signature": {
-            "inputs": {
-                key: {"dtype": "int64", "shape": ["batch", "length"]}
-                for key in ("input_ids", "attention_mask", "token_type_ids")
-            },
-            "outputs": {"logits": {"dtype": "float32", "shape": ["batch", len(original.labels)]}},
-        },
+        "signature": _signature(original),
         "variants": {variant.name: variant.entry() for variant in variants},
         "defaults": defaults({v.name: v.engine for v in variants}, [v.name for v in ranked]),
         "checkpoint": original.digest,
@@ -169,15 +165,32 @@ def _manifest(name: str, original: Original, variants: Sequence[Variant]) -> dic
         "metrics": original.meta["metrics"],
         "seed": original.meta["seed"],
         "lineage": original.meta["lineage"],
+        **{key: original.meta[key] for key in TOLD if key in original.meta},
     }
 
 
-def _sample(test: Split, most: int, reference: Any) -> Sample:
-    if not test.texts:
+def _signature(original: Original) -> dict[str, Any]:
+    """What goes into every variant, and what the task makes of what comes out."""
+    shapes: dict[str, list[Any]] = {
+        "text-classification": ["batch", len(original.labels)],
+        "question-answering": ["batch", "length", 2],
+        "feature-extraction": ["batch", "dimensions"],
+    }
+    inputs = ("input_ids", "attention_mask", "token_type_ids")
+    output = task_module(original.task).OUTPUT
+    return {
+        "inputs": {key: {"dtype": "int64", "shape": ["batch", "length"]} for key in inputs},
+        "outputs": {output: {"dtype": "float32", "shape": shapes[original.task]}},
+    }
+
+
+def _sample(test: Any, most: int, reference: Any) -> Sample:
+    if not len(test):
         raise InputError("the test split is empty, so the gate cannot compare; give test rows")
-    rows = sample_rows(len(test.texts), most)
-    texts = [test.texts[row] for row in rows]
-    return Sample(texts, np.array([test.labels[row] for row in rows]), reference.logits(texts))
+    inputs, truths = examples(test)
+    rows = sample_rows(len(inputs), most)
+    chosen = [inputs[row] for row in rows]
+    return Sample(chosen, [truths[row] for row in rows], reference.outputs(chosen))
 
 
 def sample_rows(count: int, most: int) -> np.ndarray:
@@ -185,53 +198,45 @@ def sample_rows(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
 
 
-def _golden(sample: Sample, reference: Any) -> bytes:
-    """Golden vectors: texts with the checkpoint's tokens and logits, spread evenly over length.
+def _golden(sample: Sample, original: Original) -> bytes:
+    """Golden vectors: inputs with the checkpoint's tokens and outputs, spread evenly over length.
 
-    Only texts that the checkpoint is sure of: a near tie falls either way by rounding alone, which proves
+    Only inputs that the checkpoint is sure of: a near tie falls either way by rounding alone, which proves
     nothing. The sample, near ties and all, is compared when the bundle is packed.
     """
-    rows = _spread(sample)
-    texts, labels = [sample.texts[row] for row in rows], [int(sample.labels[row]) for row in rows]
-    for text in filter(partial(_has_tokens, reference), EDGE_CASES):
-        if _margins(reference.logits([text]))[0] >= MARGIN:
-            texts.append(text)
+    model, rows = original.model, _spread(sample, original.model)
+    inputs, labels = [sample.inputs[row] for row in rows], [_label(sample, row) for row in rows]
+    for text in EDGE_CASES:
+        one = (EDGE_QUESTION, text) if isinstance(inputs[0], tuple) else text
+        if _sure(model, one):
+            inputs.append(one)
             labels.append(-1)
-    asked = [batch.feeds for text in texts for batch in reference.prepare([text])]
-    ids = [feeds["input_ids"][feeds["attention_mask"] == 1].tolist() for feeds in asked]
-    feeds = pad(ids, max(map(len, ids)), 0)
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        texts=np.array(texts),
-        labels=np.array(labels, np.int64),
-        input_ids=feeds["input_ids"],
-        attention_mask=feeds["attention_mask"],
-        logits=np.concatenate([reference.logits([text]) for text in texts]),
-    )
-    return buffer.getvalue()
+    tokens = [ids for one in inputs for ids in model.tokens([one])]
+    outputs = [row for one in inputs for row in model.outputs([one])]
+    return golden_bytes(inputs, labels, tokens, outputs, task_module(original.task).OUTPUT)
 
 
-def _has_tokens(reference: Any, text: str) -> bool:
-    """A word-level tokenizer may know nothing of a text."""
+def _label(sample: Sample, row: int) -> int:
+    truth = sample.truths[row] if sample.truths is not None else -1
+    return int(truth) if isinstance(truth, int | np.integer) else -1
+
+
+def _sure(reference: Any, one: Any) -> bool:
+    """A word-level tokenizer may know nothing of a text, and a text may be a near tie."""
     try:
-        return bool(reference.prepare([text]))
+        return bool(reference.sureness([one], reference.outputs([one]))[0] >= MARGIN)
     except InputError:
         return False
 
 
-def _spread(sample: Sample) -> list[int]:
+def _spread(sample: Sample, reference: Any) -> list[int]:
     """Up to GOLDEN rows, evenly over the lengths of those with a clear answer (else the clearest)."""
-    margins = _margins(sample.logits)
+    margins = reference.sureness(sample.inputs, sample.outputs)
     sure = np.flatnonzero(margins >= min(MARGIN, np.sort(margins)[-min(GOLDEN, len(margins))]))
-    by_length = sorted(sure.tolist(), key=lambda row: len(sample.texts[row]))
+    by_length = sorted(sure.tolist(), key=lambda row: _length(sample.inputs[row]))
     places = np.linspace(0, len(by_length) - 1, min(GOLDEN, len(by_length)))
     return [by_length[int(place)] for place in places]
 
 
-def _margins(logits: np.ndarray) -> np.ndarray:
-    """By how much the best label leads the second, in logits (n,); infinite for a single label."""
-    if logits.shape[1] < 2:
-        return np.full(len(logits), np.inf)
-    second, best = np.sort(logits, axis=1)[:, -2:].T
-    return best - second
+def _length(one: Any) -> int:
+    return len(one) if isinstance(one, str) else sum(map(len, one))

@@ -179,11 +179,18 @@ def check_question(question: Any) -> str:
 
 
 def decide(question: str, evidence: Sequence[Evidence], calibration: Calibration) -> Answered:
-    """Merge, rank, and keep what is over the threshold."""
-    found = [one for one in ranked(evidence, calibration) if one.confidence >= calibration.threshold]
-    close = len(found) > 1 and found[0].confidence - found[1].confidence < calibration.margin
-    back = which(found[0], found[1]) if close and not nested(found[0].text, found[1].text) else None
-    return Answered(question, found, back, len(evidence))
+    """Merge, rank, and keep what is over the threshold, and with the best what is close to it."""
+    every = ranked(evidence, calibration)
+    found = [one for one in every if one.confidence >= calibration.threshold]
+    rival = second(every) if found else None
+    if rival is None or found[0].confidence - rival.confidence >= calibration.margin:
+        return Answered(question, found, None, len(evidence))
+    return Answered(question, every[: max(2, len(found))], which(found[0], rival), len(evidence))
+
+
+def second(every: Sequence[Found]) -> Found | None:
+    """The answer that could be meant instead of the first: the next one, unless one is within the other."""
+    return every[1] if len(every) > 1 and not nested(every[0].text, every[1].text) else None
 
 
 def ranked(evidence: Sequence[Evidence], calibration: Calibration) -> list[Found]:

@@ -30,7 +30,8 @@ MAX_BYTES = 4 << 30
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_TOKENS = 1 << 16
 ENGINES = ("onnx", "litert", "executorch")
-GOLDEN = ("texts", "labels", "input_ids", "attention_mask", "logits")
+GOLDEN = ("texts", "labels", "input_ids", "attention_mask")
+OUTPUTS = ("logits", "sentence_embedding")
 _NAME = re.compile(r"[A-Za-z0-9_.@+-]+(/[A-Za-z0-9_.@+-]+)*")
 
 # What bundle.json must hold: key → type.
@@ -123,14 +124,16 @@ class Bundle:
         return self.read(name) if self.files is not None else self.path / name
 
     def golden(self) -> dict[str, np.ndarray]:
-        """Golden inputs and the checkpoint's own outputs.
+        """Golden inputs and the checkpoint's own outputs; `runtimes.golden` reads them.
 
-        `texts` (n,) unicode, `labels` (n,) int64, `input_ids` and `attention_mask` (n, L) int64,
-        `logits` (n, labels) float32.
+        `texts` unicode (n,), or (n, 2) pairs of question and passage; `labels` (n,) int64, -1 where there is
+        none. One row for each text, of pairs one for each window, in their order: `input_ids` and
+        `attention_mask` (rows, L) int64, and float32 `logits` (rows, labels), of readers (rows, L, 2), or
+        `sentence_embedding` (rows, dimensions).
         """
         try:
             with np.load(io.BytesIO(self.read("golden.npz")), allow_pickle=False) as arrays:
-                golden = {name: arrays[name] for name in GOLDEN}
+                golden = {name: arrays[name] for name in (*GOLDEN, *OUTPUTS) if name in arrays.files}
             _check_golden(golden, len(self.labels))
         except BundleError:
             raise
@@ -321,19 +324,25 @@ def _check_rest(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def _check_golden(golden: dict[str, np.ndarray], labels: int) -> None:
-    """Raises ValueError unless the arrays are of one set of texts."""
-    count, length = golden["input_ids"].shape
-    shapes = {
-        "texts": (count,),
-        "labels": (count,),
-        "attention_mask": (count, length),
-        "logits": (count, labels),
-    }
+    """Raises ValueError unless the arrays are of one set of inputs."""
+    texts, (rows, length) = golden["texts"], golden["input_ids"].shape
+    count = len(texts)
+    pairs = texts.ndim == 2
+    if texts.dtype.kind != "U" or texts.shape not in ((count,), (count, 2)) or not count:
+        raise ValueError("texts, or pairs of them, are expected")
+    if rows < count or (rows > count and not pairs) or len(golden.keys() & set(OUTPUTS)) != 1:
+        raise ValueError(f"{rows} rows for {count} texts")
+    output = next(golden[name] for name in OUTPUTS if name in golden)
+    shapes = {"labels": (count,), "attention_mask": (rows, length)}
+    if pairs:
+        shapes["logits"] = (rows, length, 2)
+    elif "logits" in golden:
+        shapes["logits"] = (rows, labels)
     for name, shape in shapes.items():
         if golden[name].shape != shape:
             raise ValueError(f"{name} has shape {golden[name].shape}, not {shape}")
-    if not count or golden["texts"].dtype.kind != "U" or not np.isfinite(golden["logits"]).all():
-        raise ValueError("texts and finite logits are expected")
+    if len(output) != rows or output.ndim < 2 or not np.isfinite(output).all():
+        raise ValueError("finite outputs are expected")
     if (golden["attention_mask"].sum(axis=1) < 1).any():
         raise ValueError("a text without tokens")
 

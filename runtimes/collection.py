@@ -59,13 +59,22 @@ class Golden:
 def golden_of(bundle: Bundle) -> list[Golden]:
     """The golden questions. Raises BundleError where they are damaged or none."""
     try:
-        found = [Golden(**row) for row in json.loads(bundle.read(GOLDEN))["questions"]]
-        sound = all(isinstance(one.question, str) and isinstance(one.text, str) for one in found)
-        sound = sound and all(0 <= float(one.confidence) <= 1 for one in found)
+        found = golden_rows(json.loads(bundle.read(GOLDEN))["questions"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        found, sound = [], False
-    if not found or not sound:
+        found = []
+    if not found:
         raise BundleError(f"{bundle.path}: {GOLDEN} is damaged or empty; pack the collection again")
+    return found
+
+
+def golden_rows(rows: Any) -> list[Golden]:
+    """Golden answers as JSON tells them. Raises TypeError, ValueError for anything else."""
+    found = [Golden(**row) for row in rows]
+    for one in found:
+        if not all(isinstance(text, str) for text in (one.question, one.text, one.document)):
+            raise TypeError("a text is expected")
+        if type(one.start) is not int or not 0 <= one.confidence <= 1:  # NaN neither
+            raise ValueError("an offset and a probability are expected")
     return found
 
 

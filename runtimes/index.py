@@ -168,7 +168,7 @@ def _from_bytes(source: bytes) -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     try:
         connection.deserialize(source)
-    except (sqlite3.Error, OverflowError) as error:
+    except (sqlite3.Error, OverflowError, MemoryError) as error:  # the last: no bytes at all
         raise BundleError(f"the index is damaged ({error}); pack the collection again") from None
     return connection
 

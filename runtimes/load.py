@@ -63,12 +63,33 @@ def load(
 def _open_model(bundle: Bundle, engine: str | None, variant: str | None, how: dict[str, Any]) -> Any:
     name = choose(bundle, engine, variant)
     about = bundle.variants[name]
-    task = task_module(bundle.task)
+    task_module(bundle.task)  # an unknown one is refused before an engine starts
     session = engines.module(about["engine"]).open(bundle.source(about["file"]), variant=about, **how)
+    return _with_session(bundle, session, {"variant": name, "precision": about["precision"]})
+
+
+class _NoEngine:
+    """Stands where a session would: what is computed from outputs needs none."""
+
+    lengths = None
+
+    def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        raise EngineError("this model was opened without an engine")
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
+def reference(bundle: Bundle) -> Any:
+    """The bundle's model without an engine: it tells verdicts and figures of outputs from elsewhere."""
+    return _with_session(bundle, _NoEngine(), {})
+
+
+def _with_session(bundle: Bundle, session: Any, told: dict[str, Any]) -> Any:
     tokenizer = Tokenizer.from_bytes(bundle.read("tokenizer.json"), bundle.limits["max_tokens"])
-    described = {"bundle": bundle.name, "task": bundle.task, "variant": name, "precision": about["precision"]}
-    described |= {key: bundle.manifest[key] for key in TOLD if key in bundle.manifest}
-    return task.open(session, tokenizer, bundle.labels, bundle.limits, described)
+    about = {"bundle": bundle.name, "task": bundle.task, **told}
+    about |= {key: bundle.manifest[key] for key in TOLD if key in bundle.manifest}
+    return task_module(bundle.task).open(session, tokenizer, bundle.labels, bundle.limits, about)
 
 
 def choose(bundle: Bundle, engine: str | None = None, variant: str | None = None) -> str:

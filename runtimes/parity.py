@@ -1,20 +1,32 @@
 """Is it still the same model? Two sets of answers to the same inputs, compared."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+WORST = {"max_abs": float("inf"), "cosine": -1.0, "agreement": 0.0}
 
-def compare(reference: np.ndarray, answers: np.ndarray) -> dict[str, float]:
-    """Logits of the checkpoint against logits of a variant, both (n, labels).
 
-    max_abs: largest absolute difference; cosine: of all logits as one vector; agreement: share of rows
-    with the same best label. Answers that are not finite give the worst figures.
+def compare(
+    reference: Sequence[np.ndarray], answers: Sequence[np.ndarray], wanted: Sequence[Any], got: Sequence[Any]
+) -> dict[str, float]:
+    """Outputs of the checkpoint against outputs of a variant, and the verdicts that follow from each.
+
+    max_abs: largest absolute difference; cosine: of all outputs as one vector; agreement: share of inputs
+    with the same verdict. Outputs of other shapes, or that are not finite, give the worst figures.
     """
-    if reference.shape != answers.shape or not np.isfinite(answers).all():
-        return {"max_abs": float("inf"), "cosine": -1.0, "agreement": 0.0}
-    a, b = reference.astype(np.float64), answers.astype(np.float64)
+    same = len(reference) == len(answers) and all(
+        a.shape == b.shape and np.isfinite(b).all() for a, b in zip(reference, answers, strict=True)
+    )
+    if not same or not len(reference) or len(wanted) != len(got):
+        return dict(WORST)
+    a, b = (
+        np.concatenate([np.ravel(one) for one in rows]).astype(np.float64) for rows in (reference, answers)
+    )
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return {
         "max_abs": float(np.abs(a - b).max(initial=0.0)),
         "cosine": float((a * b).sum() / norms) if norms else float(np.array_equal(a, b)),
-        "agreement": float((a.argmax(axis=1) == b.argmax(axis=1)).mean()),
+        "agreement": float(np.mean([one == other for one, other in zip(wanted, got, strict=True)])),
     }

@@ -170,6 +170,16 @@ def prepare(
     return list(batches(ids, lengths, tokenizer.pad_id))
 
 
+def unpadded(prepared: Sequence[Prepared]) -> list[np.ndarray]:
+    """int64 token ids of each row, in the order of the rows."""
+    found: list[np.ndarray] = [np.empty(0, np.int64)] * sum(len(batch.rows) for batch in prepared)
+    for batch in prepared:
+        feeds = zip(batch.rows, batch.feeds["input_ids"], batch.feeds["attention_mask"], strict=True)
+        for row, ids, mask in feeds:
+            found[row] = ids[mask == 1]
+    return found
+
+
 def _fitting(count: int, lengths: list[int]) -> int:
     return next((length for length in lengths if length >= count), lengths[-1])
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from runtimes.ask import Answered, Found, decide, grouped, ranked
+from runtimes.ask import Answered, Found, decide, grouped, ranked, second
 from runtimes.confidence import FEATURES, Calibration, Evidence, rows_of
 from runtimes.errors import InputError
-from runtimes.merge import nested
 from trainers.spans import best_threshold, exact_match, f1, span_report
 
 Read = Sequence[Sequence[Evidence]]  # a question each: what was read in the passages that were found
@@ -70,16 +69,17 @@ def _margin(answers: Sequence[Sequence[Found]], golds: Golds, threshold: float) 
     """The widest margin within which the second answer is worth naming."""
     pairs, answered = [], 0
     for found, gold in zip(answers, golds, strict=True):
-        over = [one for one in found if one.confidence >= threshold]
-        answered += bool(over)
-        if len(over) > 1 and not nested(over[0].text, over[1].text):
-            right = [bool(gold) and exact_match(one.text, gold) == 1 for one in over[:2]]
-            pairs.append((over[0].confidence - over[1].confidence, *right))
+        over = bool(found) and found[0].confidence >= threshold
+        answered += over
+        rival = second(found) if over else None
+        if rival is not None:
+            right = [bool(gold) and exact_match(one.text, gold) == 1 for one in (found[0], rival)]
+            pairs.append((found[0].confidence - rival.confidence, *right))
     best = 0.0
     for margin in MARGINS:
         close = [pair for pair in pairs if pair[0] < margin]
-        first, second = (sum(pair[place] for pair in close) for place in (1, 2))
-        if close and second >= WORTH * first and len(close) <= MOST_ASKED_BACK * answered:
+        first, other = (sum(pair[place] for pair in close) for place in (1, 2))
+        if close and other >= WORTH * first and len(close) <= MOST_ASKED_BACK * answered:
             best = margin
     return best
 

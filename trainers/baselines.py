@@ -1,5 +1,5 @@
-"""What a model has to beat, on the same rows: for labels TF-IDF with a linear SVM and the most frequent class;
-for readers the sentence most like the question, and silence."""
+"""What a model has to beat on the same rows: a linear SVM and the most frequent class; for readers
+the sentence that is most like the question, and silence."""
 
 import re
 from collections import Counter

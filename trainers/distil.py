@@ -11,9 +11,11 @@ from trainers.checkpoint import Checkpoint
 from trainers.data import Dataset, Split, load_texts
 from trainers.distil_loss import UNLABELLED, distil_loss
 from trainers.files import sha256_file
-from trainers.finetune import TrainConfig, check_config, check_splits, work_folder, write_checkpoint
+from trainers.finetune import TrainConfig, check_config, check_splits, work_folder
 from trainers.prepare import new_texts
+from trainers.reader import check_reader
 from trainers.shape import Kept, cut, family_of, head_size, layers_of, magnitudes, strongest, whole
+from trainers.squad import QuestionSet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,17 +45,21 @@ class DistilConfig(TrainConfig):
 
 
 def distil(
-    teacher: Checkpoint, start: Checkpoint, dataset: Dataset, out: Path, config: DistilConfig | None = None
-) -> Checkpoint:
+    teacher: Checkpoint, start: Checkpoint, dataset: Dataset | QuestionSet, out: Path,
+    config: DistilConfig | None = None,
+) -> Checkpoint:  # fmt: skip
     """A student at `out`, cut out of `start` and taught by `teacher` on `dataset`.
 
-    `start` may have another vocabulary than the teacher: each reads the text with its own tokenizer, and
-    logits and [CLS] states need no alignment of tokens. The teacher answers once a row; its answers are kept
-    beside `out` and used again by other students of the same teacher on the same rows.
+    A classifier's `start` may have another vocabulary than the teacher: each reads the text with its own
+    tokenizer, and logits and [CLS] states need no alignment of tokens. Its teacher answers once a row; the
+    answers are kept beside `out` and used again by other students of the same teacher on the same rows. A
+    reader's teacher reads along, batch by batch, and must have the same vocabulary.
     """
     config = config or DistilConfig()
     _check(config, teacher, start, dataset)
     import transformers
+
+    from trainers.tasks import task_of
 
     transformers.set_seed(config.seed)
     student, kept = student_from(start, config.layers, config.hidden_size, config.intermediate_size)
@@ -61,32 +67,40 @@ def distil(
     figures["kept_layers"] = kept.layers
     step = {"step": "distil", "config": asdict(config), "parent": start.digest, "teacher": teacher.digest}
     lineage = [*start.meta["lineage"], step]
-    return write_checkpoint(student, start.path, dataset, config, figures, lineage, out)
+    made: Checkpoint = task_of(start.task).write(student, start.path, dataset, config, figures, lineage, out)
+    return made
 
 
 def teach(
-    student: Any, kept: Kept, teacher: Checkpoint, start: Checkpoint, dataset: Dataset, out: Path,
-    config: DistilConfig, more: Any = None,
+    student: Any, kept: Kept, teacher: Checkpoint, start: Checkpoint, dataset: Dataset | QuestionSet,
+    out: Path, config: DistilConfig, more: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train `student` (`kept` of `start`) in place to its best epoch, taught by `teacher`; gives figures.
 
     Resume points lie beside `out`; `more` is what else makes the run, so that no other run takes them for its
     own.
     """
-    from trainers.fit import fit, rows_of
+    from trainers.fit import fit
     from trainers.model import open_tokenizer
+    from trainers.tasks import task_of
 
+    task = task_of(start.task)
     guide = _Guide.of(teacher, start, student, kept, config)
-    train = _with_unlabelled(dataset, config)
-    job = {"config": asdict(config), "data": dataset.digest, "texts": _digest(train.texts), "more": more}
-    job |= {"teacher": teacher.digest, "start": start.digest}
-    answers = _teacher_answers(teacher, train.texts, guide, config.precision, out)
     tokenizer = open_tokenizer(start.path, config.max_tokens)
-    rows = rows_of(train, tokenizer, answers)
-    validation = rows_of(dataset.splits["validation"], tokenizer)
-    weights = dataset.source.get("prepared", {}).get("class_weights")
-    loss = distil_loss(config, weights, guide.model, guide.layers, guide.width)
-    return fit(student, rows, validation, tokenizer.pad_id, loss, config, work_folder(out), job)
+    job = {"config": asdict(config), "data": dataset.digest, "more": more}
+    job |= {"teacher": teacher.digest, "start": start.digest}
+    if isinstance(dataset, QuestionSet):
+        rows, weights = task.rows(dataset.splits["train"], tokenizer), None
+    else:
+        train = _with_unlabelled(dataset, config)
+        job["texts"] = _digest(train.texts)
+        rows = task.rows(train, tokenizer)
+        rows.extra |= _teacher_answers(teacher, train.texts, guide, config.precision, out)
+        weights = dataset.source.get("prepared", {}).get("class_weights")
+    validation = task.rows(dataset.splits["validation"], tokenizer)
+    loss = distil_loss(config, task, weights, guide.model, guide.layers, guide.width)
+    work = work_folder(out)
+    return fit(student, rows, validation, tokenizer.pad_id, loss, config, work, job, task.figures)
 
 
 def check_distil(config: DistilConfig, section: str = "distil") -> None:
@@ -102,20 +116,42 @@ def check_distil(config: DistilConfig, section: str = "distil") -> None:
             raise InputError(f"{section}.{key} = {value}: must be 1 or more")
 
 
-def _check(config: DistilConfig, teacher: Checkpoint, start: Checkpoint, dataset: Dataset) -> None:
+def _check(
+    config: DistilConfig, teacher: Checkpoint, start: Checkpoint, dataset: Dataset | QuestionSet
+) -> None:
     check_distil(config)
-    check_splits(dataset)
-    if not teacher.labels == start.labels == dataset.label_names:
+    check_lesson(config, teacher, start, dataset)
+
+
+def check_lesson(
+    config: TrainConfig, teacher: Checkpoint, start: Checkpoint, dataset: Dataset | QuestionSet,
+    section: str = "distil",
+) -> None:  # fmt: skip
+    """InputError where `teacher` cannot teach `start` on `dataset` as `config` says."""
+    names = list(dataset.label_names)
+    if not teacher.labels == start.labels == names or teacher.task != start.task:
         raise InputError(
-            "distil: teacher, start and data have different labels; make them from the same data"
+            f"{section}: teacher, start and data have different labels; make them from the same data"
         )
-    if config.state_weight or config.attention_weight:
-        files = [sha256_file(one.path / "tokenizer.json") for one in (teacher, start)]
-        if files[0] != files[1]:
-            raise InputError(
-                "distil: state_weight and attention_weight compare token by token, so start must have the "
-                "teacher's vocabulary; set both to 0 or trim the vocabulary afterwards"
-            )
+    if isinstance(dataset, QuestionSet):
+        check_reader(dataset, config, section)
+        if getattr(config, "unlabelled", None) is not None:
+            raise InputError(f"{section}.unlabelled: a reader learns from questions only; leave it out")
+        if not _same_tokens(teacher, start):
+            raise InputError(f"{section}: start must have the teacher's vocabulary; take another start")
+        return
+    check_splits(dataset)
+    by_token = getattr(config, "state_weight", 0) or getattr(config, "attention_weight", 0)
+    if by_token and not _same_tokens(teacher, start):
+        raise InputError(
+            f"{section}: state_weight and attention_weight compare token by token, so start must have the "
+            "teacher's vocabulary; set both to 0 or trim the vocabulary afterwards"
+        )
+
+
+def _same_tokens(teacher: Checkpoint, start: Checkpoint) -> bool:
+    files = [sha256_file(one.path / "tokenizer.json") for one in (teacher, start)]
+    return files[0] == files[1]
 
 
 def student_from(
@@ -125,9 +161,9 @@ def student_from(
 
     Dimensions, heads and neurons are those with the largest weights. InputError as it says.
     """
-    from trainers.model import open_model
+    from trainers.tasks import task_of
 
-    model = open_model(start.path)
+    model = task_of(start.task).open(start.path)
     family = family_of(model, start.path)
     everything = whole(model, family)
     if layers > len(layers_of(model, family)):
@@ -177,8 +213,9 @@ def evenly_spaced(chosen: int, total: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Guide:
-    """How the teacher is compared: its layers that stand for the student's (from 1), the dimensions of its
-    states that the student keeps, and the model itself where it answers anew for each batch."""
+    """How the teacher is compared: its layers that stand for the student's (from 1; none where states are not
+    compared), the dimensions of its states that the student keeps, and the model itself where it answers anew
+    for each batch."""
 
     layers: list[int]
     width: list[int] | None
@@ -188,13 +225,14 @@ class _Guide:
     def of(
         cls, teacher: Checkpoint, start: Checkpoint, student: Any, kept: Kept, config: DistilConfig
     ) -> "_Guide":
+        from trainers.tasks import task_of
+
+        task = task_of(teacher.task)
         if not (config.hidden_weight or config.state_weight or config.attention_weight):
-            return cls([], None, None)
+            return cls([], None, task.open(teacher.path).eval() if task.by_token else None)
         from transformers import AutoConfig
 
-        from trainers.model import open_model
-
-        model = open_model(teacher.path)
+        model = task.open(teacher.path)
         family, small = family_of(model, teacher.path), family_of(student, start.path)
         deep, depth = len(layers_of(model, family)), len(layers_of(student, small))
         wide = getattr(model.config, family.width)
@@ -206,7 +244,7 @@ class _Guide:
         if config.attention_weight:
             model.set_attn_implementation("eager")  # the fused kernels do not give their maps
             student.set_attn_implementation("eager")
-        online = config.state_weight > 0 or config.attention_weight > 0
+        online = task.by_token or config.state_weight > 0 or config.attention_weight > 0
         layers = [layer + 1 for layer in evenly_spaced(depth, deep)]
         return cls(layers, kept.width if len(kept.width) < wide else None, model.eval() if online else None)
 

@@ -1,6 +1,7 @@
 """What a student is taught: the teacher's logits, its [CLS] states, its hidden states, its attention."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -8,50 +9,79 @@ if TYPE_CHECKING:
 
     from trainers.distil import DistilConfig
     from trainers.fit import Batch, Loss
+    from trainers.tasks import Task
 
 UNLABELLED = -100
 
 
 def distil_loss(
     config: "DistilConfig",
-    weights: list[float] | None,
+    task: "Task",
+    weights: list[float] | None = None,
     teacher: Any = None,
     layers: Sequence[int] = (),
     width: Sequence[int] | None = None,
 ) -> "Loss":
     """The loss of DistilConfig; on rows without a teacher's answers (validation) plain cross entropy.
 
-    `teacher` answers anew for each batch where states or attention maps of all tokens are compared; `layers`
-    are the teacher's that stand for the student's, counted from 1, and `width` the dimensions of the
-    teacher's hidden states that the student keeps (None: all).
+    `teacher` answers anew for each batch where the task decides by token, or where states or attention maps
+    of all tokens are compared; `layers` are the teacher's that stand for the student's, counted from 1, and
+    `width` the dimensions of the teacher's hidden states that the student keeps (None: all).
     """
     import torch
 
     from trainers.fit import inputs_of
 
     weight = torch.tensor(weights) if weights else None
-    by_token = config.state_weight > 0 or config.attention_weight > 0
+    tokens = config.state_weight > 0 or config.attention_weight > 0
 
     def loss(model: Any, batch: "Batch") -> tuple[torch.Tensor, torch.Tensor]:
-        taught = "teacher_logits" in batch
-        want = {"output_hidden_states": taught and ("teacher_states" in batch or config.state_weight > 0)}
+        taught = "teacher_logits" in batch or (task.by_token and model.training)
+        states = taught and ("teacher_states" in batch or (task.by_token and config.hidden_weight > 0))
+        want = {"output_hidden_states": states or (taught and config.state_weight > 0)}
         if taught and config.attention_weight > 0:
             want["output_attentions"] = True
         output = model(**inputs_of(batch), **want)
-        logits = output.logits.float()
-        hard = hard_loss(logits, batch["labels"], weight)
+        answer = task.answer(output)
+        hard = hard_loss(task.decisions(answer), batch["labels"].flatten(), weight)
         if not taught:
-            return hard, logits
-        soft = soft_loss(logits, batch["teacher_logits"], config.temperature)
+            return hard, answer
+        told = _told(task, teacher, batch, config, states, layers, width)
+        soft = soft_loss(task.decisions(answer), told.logits, config.temperature)
         total = config.alpha * config.temperature**2 * soft + (1 - config.alpha) * hard
-        if "teacher_states" in batch:
-            total = total + config.hidden_weight * cls_loss(output.hidden_states, batch["teacher_states"])
-        if by_token:
-            total = total + token_losses(config, output, _answer(teacher, batch, config), layers, width,
+        if states:
+            total = total + config.hidden_weight * cls_loss(output.hidden_states, told.states)
+        if tokens:
+            total = total + token_losses(config, output, told.output, layers, width,
                                          batch["attention_mask"])  # fmt: skip
-        return total, logits
+        return total, answer
 
     return loss
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A teacher's answer to a batch: decisions (n, choices), [CLS] states (rows, layers, d), all of it."""
+
+    logits: "torch.Tensor"
+    states: Any
+    output: Any
+
+
+def _told(
+    task: "Task", teacher: Any, batch: "Batch", config: "DistilConfig", states: bool, layers: Sequence[int],
+    width: Sequence[int] | None,
+) -> _Told:  # fmt: skip
+    """What lies in the batch already, and the rest from the teacher itself."""
+    import torch
+
+    output: Any = None if teacher is None else _answer(teacher, batch, config, states)
+    if not task.by_token:
+        return _Told(batch["teacher_logits"], batch.get("teacher_states"), output)
+    cls = None
+    if states:
+        cls = torch.stack([_narrow(output.hidden_states[layer], width)[:, 0] for layer in layers], 1).float()
+    return _Told(task.decisions(task.answer(output)), cls, output)
 
 
 def hard_loss(
@@ -84,7 +114,7 @@ def cls_loss(states: "Sequence[torch.Tensor]", teacher: "torch.Tensor") -> "torc
     return far.square().sum(-1).mean()
 
 
-def _answer(teacher: Any, batch: "Batch", config: "DistilConfig") -> Any:
+def _answer(teacher: Any, batch: "Batch", config: "DistilConfig", states: bool) -> Any:
     import torch
 
     from trainers.fit import inputs_of
@@ -93,7 +123,7 @@ def _answer(teacher: Any, batch: "Batch", config: "DistilConfig") -> Any:
     with torch.no_grad():
         return teacher.to(inputs["input_ids"].device)(
             **inputs,
-            output_hidden_states=config.state_weight > 0,
+            output_hidden_states=states or config.state_weight > 0,
             output_attentions=config.attention_weight > 0,
         )
 
@@ -107,7 +137,7 @@ def token_losses(
     mask: "torch.Tensor",
 ) -> "torch.Tensor":
     """Layer by layer, over the tokens of `mask` (TinyBERT, Jiao et al. 2020, arXiv 1909.10351)."""
-    total = mask.new_zeros((), dtype=student.logits.dtype).float()
+    total: Any = 0.0
     if config.state_weight > 0:
         pairs = zip(student.hidden_states, [0, *layers], strict=True)
         total = total + config.state_weight * _mean(

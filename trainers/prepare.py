@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from runtimes.errors import InputError
 from runtimes.text import clean as clean_text
 from trainers.data import Dataset, Split
@@ -151,6 +153,14 @@ def stratified(labels: list[int], share: float, seed: int) -> tuple[list[int], l
         part += found[: min(max(quotas[label], 1), len(found) - 1)]
     taken = set(part)
     return [row for row in range(len(labels)) if row not in taken], sorted(part)
+
+
+def some(rows: Any, total: int, seed: int) -> Any:
+    """At most `total` of a Split (see `subset`) or of questions, drawn by `seed`."""
+    if isinstance(rows, Split):
+        return subset(rows, total, seed)
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:total]
+    return [rows[row] for row in sorted(chosen.tolist())]
 
 
 def subset(split: Split, total: int, seed: int) -> Split:

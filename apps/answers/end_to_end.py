@@ -61,8 +61,9 @@ def figures(reader: Any, embedder: Any, k: int, most: int) -> dict[str, Any]:
     recipe = read_recipe(RECIPE)
     splits = prepare_questions(recipe.data.name, replace(recipe.questions, impossible=0.0)).splits
     with TemporaryDirectory(prefix="edgewise-") as folder:
-        whole = index_of([one for rows in splits.values() for one in rows], Path(folder) / "whole", embedder)
-        without = index_of(splits["train"], Path(folder) / "without", embedder)
+        embed = _remembering(embedder)
+        whole = index_of([one for rows in splits.values() for one in rows], Path(folder) / "whole", embed)
+        without = index_of(splits["train"], Path(folder) / "without", embed)
         validation, test = (
             ask_both(reader, embedder, (whole, without), _some(splits[name], most), k)
             for name in ("validation", "test")
@@ -79,6 +80,18 @@ def figures(reader: Any, embedder: Any, k: int, most: int) -> dict[str, Any]:
         "in_passages": _reachable(test),
         "seconds": test.seconds,
     }
+
+
+def _remembering(embedder: Any) -> Callable[[list[str]], np.ndarray]:
+    """The embedder, asked once for each text: most passages are in both collections."""
+    known: dict[str, np.ndarray] = {}
+
+    def embed(texts: list[str]) -> np.ndarray:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        known.update(zip(new, embedder(new) if new else [], strict=True))
+        return np.stack([known[text] for text in texts])
+
+    return embed
 
 
 def _some(questions: Sequence[Question], most: int) -> list[Question]:
@@ -102,10 +115,11 @@ def ask_both(
 def _reachable(part: Part) -> float:
     """Share of the answerable questions with a right answer's text in one of the passages that were read."""
     pairs = [(read, gold) for read, gold in zip(part.read, part.golds, strict=True) if gold]
-    within: Callable[[Any, Sequence[str]], bool] = lambda read, gold: any(  # noqa: E731
-        text in one.hit.passage.text for one in read for text in gold
-    )
-    return float(np.mean([within(read, gold) for read, gold in pairs]))
+    return float(np.mean([_holds(read, gold) for read, gold in pairs]))
+
+
+def _holds(read: Sequence[Evidence], gold: Sequence[str]) -> bool:
+    return any(text in one.hit.passage.text for one in read for text in gold)
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:

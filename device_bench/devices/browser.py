@@ -129,6 +129,8 @@ class BrowserDevice:
     def run(self, request: dict[str, Any], progress: Progress = quiet) -> dict[str, Any]:
         if request["do"] == "describe":
             return self.describe()
+        if not all(isinstance(text, str) for text in request["texts"]):
+            raise InputError(f"{self.name}: pages answer texts, not questions on passages; take another")
         if request["do"] == "answers":
             told = self._ask(request, progress)
             self._say_left(told["left"], bool(told["variants"]), progress)

@@ -16,6 +16,8 @@ from device_bench.devices import npm
 from device_bench.rows import EXTRA_KEYS, KEYS
 from runtimes.bundle import MANIFEST, Bundle
 from runtimes.errors import DeviceError, InputError
+from runtimes.golden import inputs_of, outputs_of
+from runtimes.load import reference
 
 HARNESS = "empty call"
 MB = 2**20
@@ -65,7 +67,7 @@ def opened(files: Mapping[str, Path | bytes], folder: str) -> Bundle:
     """The pushed bundle, its golden answers readable."""
     start = f"{folder}/"
     held = {name.removeprefix(start): data for name, data in files.items() if name.startswith(start)}
-    small = {name: _bytes(held[name]) for name in (MANIFEST, "golden.npz")}
+    small = {name: _bytes(held[name]) for name in (MANIFEST, "golden.npz", "tokenizer.json")}
     return Bundle(Path(folder), json.loads(small.pop(MANIFEST)), small)
 
 
@@ -92,7 +94,7 @@ def request(asked: dict[str, Any], bundle: Bundle, cores: int | None = None) -> 
         "tokenization": list(config.tokenization),
         "timed": mixed[: config.rounds],
         "cold": cold.sample(mixed),
-        "golden": [str(text) for text in bundle.golden()["texts"]],
+        "golden": inputs_of(bundle.golden()),
         "labelled": asked["texts"] if asked["labels"] is not None else None,
     }
 
@@ -138,11 +140,18 @@ def rows(
 
 
 def _judged(entry: dict[str, Any], labels: list[int] | None, bundle: Bundle) -> dict[str, Any]:
-    golden = np.asarray(entry["golden"], np.float32)
+    golden = bundle.golden()
+    model, inputs = reference(bundle), inputs_of(golden)
+    outputs = list(np.asarray(entry["golden"], np.float32))
     metric, notes = None, ["accuracy: the texts have no labels"]
     if labels is not None:
-        metric, notes = quality.accuracy(np.asarray(entry["labelled"], np.float32), labels), []
-    return {"metric": metric, "parity": quality.parity(golden, bundle.golden()["logits"]), "notes": notes}
+        told = list(np.asarray(entry["labelled"], np.float32))
+        metric, notes = model.metric([""] * len(told), told, labels), []
+    return {
+        "metric": metric,
+        "parity": quality.parity(model, inputs, outputs, outputs_of(golden)),
+        "notes": notes,
+    }
 
 
 def _untimed(gpu: dict[str, Any]) -> dict[str, Any]:

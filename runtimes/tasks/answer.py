@@ -14,19 +14,22 @@ import numpy as np
 
 from runtimes.engines import Session
 from runtimes.errors import EngineError, InputError
+from runtimes.spans import f1
 from runtimes.text import Prepared, Tokenizer, Window, batches
 
 STRIDE = 64  # tokens that two neighbouring windows share
 MAX_QUESTION = 64  # tokens
 MAX_ANSWER = 30  # tokens
 NOTHING = -100.0  # the lead of a passage without any token
+OUTPUT = "logits"  # (windows, tokens, 2)
 
 
 @dataclass(frozen=True)
 class Reading:
     """`passage[start:end]` is `text`. `score`: how far the span's logits lead those of "not here".
 
-    `confidence`: the probability that the answer is right, as the bundle's calibration has it.
+    `confidence`: the probability that the answer is right, as the bundle's calibration has it. `found`:
+    whether the score reaches the bundle's threshold; below it "not in this passage" is the better answer.
     """
 
     text: str
@@ -34,6 +37,7 @@ class Reading:
     end: int
     score: float
     confidence: float
+    found: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reader:
-    """A callable reader on any engine. `about` may have the bundle's `calibration` {scale, shift}."""
+    """A callable reader on any engine. `about` may have `calibration`: {scale, shift, threshold}."""
 
     session: Session
     tokenizer: Tokenizer
@@ -107,12 +111,50 @@ class Reader:
 
     def _reading(self, passage: str, span: tuple[float, int, int] | None, null: float) -> Reading:
         if span is None:  # nothing but blanks for this tokenizer
-            return Reading("", 0, 0, NOTHING, 0.0)
+            return Reading("", 0, 0, NOTHING, 0.0, False)
         score, start, end = span
         lead = score - null
         told = self.about.get("calibration") or {}
         confidence = sigmoid(told.get("scale", 1.0) * lead + told.get("shift", 0.0))
-        return Reading(passage[start:end], start, end, lead, confidence)
+        return Reading(passage[start:end], start, end, lead, confidence, lead >= told.get("threshold", 0.0))
+
+    # What gate and bench ask of every task; an input is a pair here.
+
+    def tokens(self, pairs: Sequence[tuple[str, str]]) -> list[np.ndarray]:
+        """int64 token ids of each window, in the order of the pairs."""
+        return [np.asarray(one.ids, np.int64) for one in self.prepare(pairs).windows]
+
+    def outputs(self, pairs: Sequence[tuple[str, str]]) -> list[np.ndarray]:
+        """float32 (tokens, 2) of each window, in the order of the pairs."""
+        return self.run(self.prepare(pairs))
+
+    def verdicts(self, pairs: Sequence[tuple[str, str]], outputs: Sequence[np.ndarray]) -> list[Any]:
+        """For each pair (start, end) of what was found, or None."""
+        read = self.decode([passage for _, passage in pairs], self.prepare(pairs), outputs)
+        return [(one.start, one.end) if one.found else None for one in read]
+
+    def sureness(self, pairs: Sequence[tuple[str, str]], outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """(pairs,): how far each verdict is from another one, in logits: another span, or silence."""
+        asked, threshold = self.prepare(pairs), (self.about.get("calibration") or {}).get("threshold", 0.0)
+        read = self.decode([passage for _, passage in pairs], asked, outputs)
+        far = np.array([abs(one.score - threshold) for one in read])
+        seconds = np.full(len(pairs), -math.inf)
+        best = np.full(len(pairs), -math.inf)
+        for window, owner, scores in zip(asked.windows, asked.owners, outputs, strict=True):
+            for value in span_scores(scores, window.spans):
+                if value > best[owner]:
+                    seconds[owner], best[owner] = best[owner], value
+                elif value > seconds[owner]:
+                    seconds[owner] = value
+        return np.where([one.found for one in read], np.minimum(far, best - seconds), far)
+
+    def metric(
+        self, pairs: Sequence[tuple[str, str]], outputs: Sequence[np.ndarray], truths: Sequence[Sequence[str]]
+    ) -> dict[str, Any]:
+        """F1 over all pairs; `truths` has the right answers of each, none where it is not in the passage."""
+        found = zip(pairs, self.verdicts(pairs, outputs), truths, strict=True)
+        said = [(passage[slice(*span)] if span else "", truth) for (_, passage), span, truth in found]
+        return {"name": "f1", "value": float(np.mean([f1(*one) for one in said])), "n": len(pairs)}
 
     def describe(self) -> dict[str, Any]:
         """bundle, task, variant, precision, engine, engine_version, threads, providers really used."""
@@ -139,6 +181,18 @@ def best_span(logits: np.ndarray, spans: np.ndarray, most: int = MAX_ANSWER) -> 
 
     `logits` (tokens, 2), `spans` as in `Window`. Of equal ones the first.
     """
+    found = _totals(logits, spans, most)
+    if found is None:
+        return None
+    inside, totals = found
+    start, end = np.unravel_index(int(totals.argmax()), totals.shape)
+    return float(totals[start, end]), int(spans[inside[start], 0]), int(spans[inside[end], 1])
+
+
+def _totals(
+    logits: np.ndarray, spans: np.ndarray, most: int = MAX_ANSWER
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The passage's tokens, and the score of each span from one of them to another (-inf: no answer)."""
     inside = np.flatnonzero(spans[:, 0] >= 0)
     if not len(inside):
         return None
@@ -146,8 +200,16 @@ def best_span(logits: np.ndarray, spans: np.ndarray, most: int = MAX_ANSWER) -> 
     totals = starts[:, None] + ends[None, :]
     first, last = np.indices(totals.shape)
     totals[(last < first) | (last - first >= most)] = -math.inf
-    start, end = np.unravel_index(int(totals.argmax()), totals.shape)
-    return float(totals[start, end]), int(spans[inside[start], 0]), int(spans[inside[end], 1])
+    return inside, totals
+
+
+def span_scores(logits: np.ndarray, spans: np.ndarray) -> list[float]:
+    """The two highest scores of different spans of a window, highest first; fewer where there are fewer."""
+    found = _totals(logits, spans)
+    if found is None:
+        return []
+    flat = np.sort(found[1], axis=None)[::-1][:2]
+    return [float(value) for value in flat if value > -math.inf]
 
 
 def sigmoid(value: float) -> float:

@@ -9,8 +9,9 @@ import numpy as np
 
 from runtimes.engines import Session
 from runtimes.errors import EngineError, InputError
-from runtimes.text import Prepared, Tokenizer, clean, prepare
+from runtimes.text import Prepared, Tokenizer, clean, prepare, unpadded
 
+OUTPUT = "logits"  # (texts, labels)
 # Words that are left out one at a time; a longer text is left out in runs of neighbouring words.
 MAX_OCCLUSIONS = 128
 _WORD = re.compile(r"\w[\w'’.-]*\w|\w")
@@ -73,10 +74,11 @@ class Classifier:
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k must be at least 1, not {top_k}")
         if isinstance(texts, str):
-            return self._answers([texts], top_k)[0]
-        return self._answers(texts, top_k)
+            return self.answers([texts], top_k)[0]
+        return self.answers(texts, top_k)
 
-    def _answers(self, texts: Sequence[str], top_k: int | None) -> list[Answer]:
+    def answers(self, texts: Sequence[str], top_k: int | None = None) -> list[Answer]:
+        """One answer a text, in their order."""
         answers = []
         for row in softmax(self.logits(texts)):
             best = np.argsort(-row, kind="stable")[:top_k]
@@ -102,6 +104,34 @@ class Classifier:
                 raise EngineError(f"the graph gives logits of shape {shape} for {len(self.labels)} labels")
             logits[batch.rows] = answer
         return logits
+
+    # What gate and bench ask of every task; an input is a text here.
+
+    def tokens(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """int64 token ids of each text."""
+        return unpadded(self.prepare(texts))
+
+    def outputs(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """float32 (labels,) of each text."""
+        return list(self.logits(texts))
+
+    def verdicts(self, texts: Sequence[str], outputs: Sequence[np.ndarray]) -> list[Any]:
+        """The number of each text's best label."""
+        return [int(row.argmax()) for row in outputs]
+
+    def sureness(self, texts: Sequence[str], outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """(texts,): by how much the best label leads the second, in logits; infinite for a single label."""
+        if len(self.labels) < 2:
+            return np.full(len(outputs), np.inf)
+        second, best = np.sort(np.stack(list(outputs)), axis=1)[:, -2:].T
+        return np.asarray(best - second)
+
+    def metric(
+        self, texts: Sequence[str], outputs: Sequence[np.ndarray], truths: Sequence[int]
+    ) -> dict[str, Any]:
+        """Accuracy; `truths` are label numbers."""
+        right = np.array(self.verdicts(texts, outputs)) == np.asarray(truths)
+        return {"name": "accuracy", "value": float(right.mean()), "n": len(right)}
 
     def explain(self, text: str, label: str | None = None) -> Explanation:
         """Contribution of each word to `label` (default: the best one), by occlusion.

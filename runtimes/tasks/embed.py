@@ -8,7 +8,9 @@ import numpy as np
 
 from runtimes.engines import Session
 from runtimes.errors import EngineError
-from runtimes.text import Prepared, Tokenizer, prepare
+from runtimes.text import Prepared, Tokenizer, prepare, unpadded
+
+OUTPUT = "sentence_embedding"  # (texts, dimensions)
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,32 @@ class Embedder:
             raise EngineError(f"the graph gives {', '.join(outputs)} for {shape} tokens; it is no encoder")
         return states
 
+    # What gate and bench ask of every task; an input is a text here.
+
+    def answers(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The vector of each text."""
+        return list(self.run(self.prepare(texts)))
+
+    outputs = answers
+
+    def tokens(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """int64 token ids of each text."""
+        return unpadded(self.prepare(texts))
+
+    def verdicts(self, texts: Sequence[str], outputs: Sequence[np.ndarray]) -> list[Any]:
+        """For each text the number of its nearest other one."""
+        return list(_near(outputs).argmax(axis=1).tolist())
+
+    def sureness(self, texts: Sequence[str], outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """(texts,): by how much cosine the nearest other text leads the second."""
+        if len(outputs) < 3:
+            return np.full(len(outputs), np.inf)
+        second, first = np.sort(_near(outputs), axis=1)[:, -2:].T
+        return np.asarray(first - second)
+
+    def metric(self, texts: Sequence[str], outputs: Sequence[np.ndarray], truths: Sequence[Any]) -> None:
+        """Vectors are neither right nor wrong by themselves: what is built on them is measured."""
+
     def describe(self) -> dict[str, Any]:
         """bundle, task, variant, precision, engine, engine_version, threads, providers really used."""
         return {**self.about, **self.session.describe()}
@@ -61,6 +89,14 @@ def open(
     session: Session, tokenizer: Tokenizer, labels: list[str], limits: dict[str, int], about: dict[str, Any]
 ) -> Embedder:
     return Embedder(session, tokenizer, limits, about)
+
+
+def _near(outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Cosine of each with each, the own one left out."""
+    vectors = np.stack(list(outputs))
+    near = vectors @ vectors.T
+    np.fill_diagonal(near, -np.inf)
+    return np.asarray(near)
 
 
 def pooled(states: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -33,18 +33,18 @@ def test_answers_of_another_model_fail_the_gate(tiny_bundle):
     golden = bundle.golden()
     ids = [row[mask == 1].tolist() for row, mask in
            zip(golden["input_ids"], golden["attention_mask"], strict=True)]  # fmt: skip
-    right = {"ids": ids, "logits": golden["logits"].tolist()}
+    right = {"ids": ids, "outputs": golden["logits"].tolist()}
     assert check_answers(bundle, {"onnx-fp32": right})["variants"]["onnx-fp32"]["golden"]["max_abs"] == 0
     with pytest.raises(GateError, match="not the same model there"):
-        check_answers(bundle, {"onnx-fp32": {**right, "logits": (-golden["logits"]).tolist()}})
+        check_answers(bundle, {"onnx-fp32": {**right, "outputs": (-golden["logits"]).tolist()}})
     with pytest.raises(GateError, match="golden text 0 tokenizes otherwise"):
         check_answers(bundle, {"onnx-fp32": {**right, "ids": [[1], *ids[1:]]}})
     with pytest.raises(GateError, match="not the same model"):
-        check_answers(bundle, {"onnx-fp32": {**right, "logits": (golden["logits"] * float("nan")).tolist()}})
+        check_answers(bundle, {"onnx-fp32": {**right, "outputs": (golden["logits"] * float("nan")).tolist()}})
 
 
 @pytest.mark.parametrize("change", [
-    {"ids": []}, {"ids": None}, {"logits": [[1.0], [1.0, 2.0]]}, {"logits": "x"}, {"logits": []},
+    {"ids": []}, {"ids": None}, {"outputs": [[1.0], [1.0, 2.0]]}, {"outputs": "x"}, {"outputs": []},
     {"ids": [["x"]] * 40},
 ])  # fmt: skip
 def test_answers_that_prove_nothing_fail_the_gate(tiny_bundle, change):
@@ -52,7 +52,7 @@ def test_answers_that_prove_nothing_fail_the_gate(tiny_bundle, change):
     golden = bundle.golden()
     ids = [row[mask == 1].tolist() for row, mask in
            zip(golden["input_ids"], golden["attention_mask"], strict=True)]  # fmt: skip
-    told = {"ids": ids, "logits": golden["logits"].tolist(), **change}
+    told = {"ids": ids, "outputs": golden["logits"].tolist(), **change}
     with pytest.raises(GateError):
         check_answers(bundle, {"onnx-fp32": told})
     with pytest.raises(GateError, match="golden texts were answered there"):

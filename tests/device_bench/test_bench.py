@@ -205,16 +205,16 @@ def test_logits_that_are_not_finite_are_an_error(fakes: dict[str, Any]) -> None:
             return np.where([[len(text) == 2] for text in texts], np.nan, np.ones((len(texts), 2)))
 
     fakes["nan"] = Nan()
-    with pytest.raises(EngineError, match=r"^nan: logits of text 2 are not finite"):
+    with pytest.raises(EngineError, match=r"^nan: outputs of text 2 are not finite"):
         bench(entries("nan"), TEXTS, [0, 1, 0, 1], SHORT)
 
 
 def test_parity_of_a_known_case() -> None:
-    golden = np.array([[1.0, 0.0], [0.0, 2.0]])
-    got = quality.parity(np.array([[0.0, 1.0], [0.0, 2.5]]), golden)
+    golden = [np.array([1.0, 0.0]), np.array([0.0, 2.0])]
+    got = quality.parity(FakeModel(), ["a", "b"], [np.array([0.0, 1.0]), np.array([0.0, 2.5])], golden)
     assert got == {"max_abs": 1.0, "cosine": pytest.approx(5 / (7.25 * 5) ** 0.5), "agreement": 0.5}
     with pytest.raises(EngineError, match="shape"):
-        quality.parity(np.ones((2, 3)), golden)
+        quality.parity(FakeModel(), ["a", "b"], list(np.ones((2, 3))), golden)
 
 
 def test_a_real_bundle_end_to_end(small_bundle: Path) -> None:

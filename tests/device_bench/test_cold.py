@@ -34,12 +34,16 @@ def test_memory_of_loading_and_of_answering_are_medians_too() -> None:
     assert (got.load_mb, got.run_mb) == (9, 7)
 
 
+class Lengths:
+    answers = staticmethod(len)
+
+
 def test_the_peak_of_loading_is_not_that_of_answering() -> None:
     code = (
         "import json, edgewise; from device_bench import child\n"
         "def load(*_, **__):\n"
         "    held = bytearray(b'x') * (80 << 20)\n"
-        "    return len\n"
+        '    return type("Model", (), {"answers": staticmethod(len)})\n'
         "edgewise.load = load\n"
         "about = dict(path='', engine=None, variant=None, threads=1, texts=['a'])\n"
         "print(json.dumps(child.measure(about)))"
@@ -115,7 +119,7 @@ def test_the_child_answers_in_one_json_line(
 ) -> None:
     import edgewise
 
-    monkeypatch.setattr(edgewise, "load", lambda *_, **__: print("noise") or len, raising=False)
+    monkeypatch.setattr(edgewise, "load", lambda *_, **__: print("noise") or Lengths, raising=False)
     got = child.measure({"path": "x", "engine": None, "variant": None, "threads": 1, "texts": ["a"]})
     assert json.dumps(got)
     assert got["cold_start_ms"] >= got["load_ms"]

@@ -117,14 +117,14 @@ def test_a_variant_that_cannot_open_fails_the_gate(tiny_bundle, tmp_path):
 def test_nan_and_shape_never_pass():
     good = np.array([[1.0, 2.0]])
     for bad in (np.array([[np.nan, 2.0]]), np.array([[1.0, 2.0, 3.0]])):
-        figures = compare(good, bad)
+        figures = compare(good, bad, [1], [1])
         assert figures["agreement"] == 0 and figures["cosine"] == -1 and figures["max_abs"] == np.inf
 
 
 def test_compare():
-    same = compare(np.array([[1.0, 2.0]]), np.array([[1.0, 2.0]]))
+    same = compare(np.array([[1.0, 2.0]]), np.array([[1.0, 2.0]]), [1], [1])
     assert same == {"max_abs": 0, "cosine": pytest.approx(1), "agreement": 1}
-    flipped = compare(np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([[2.0, 1.0], [3.0, 0.0]]))
+    flipped = compare(np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([[2.0, 1.0], [3.0, 0.0]]), [1, 0], [0, 0])
     assert flipped["agreement"] == 0.5 and flipped["max_abs"] == 1
 
 

@@ -106,15 +106,17 @@ def test_loss_by_hand() -> None:
     """One row, two classes, T = 2: against the formula written out."""
     import torch
 
+    from trainers.tasks import task_of
+
     states = [torch.zeros(1, 3, 2), torch.tensor([[[3.0, 0.0]] * 3])]
     output = type("Output", (), {"logits": torch.tensor([[1.0, 0.0]]), "hidden_states": states})
     batch = {
         "labels": torch.tensor([1]), "teacher_logits": torch.tensor([[0.0, 4.0]]),
         "teacher_states": torch.tensor([[[0.0, 5.0]]]),
     }  # fmt: skip
-    loss, _ = distil_loss(DistilConfig(alpha=0.75, temperature=2.0, hidden_weight=0.5), None)(
-        lambda **_: output, batch
-    )
+    loss, _ = distil_loss(
+        DistilConfig(alpha=0.75, temperature=2.0, hidden_weight=0.5), task_of("text-classification")
+    )(lambda **_: output, batch)
     p = np.exp([0.0, 2.0]) / np.exp([0.0, 2.0]).sum()
     q = np.exp([0.5, 0.0]) / np.exp([0.5, 0.0]).sum()
     hard = np.log(np.exp([1.0, 0.0]).sum())

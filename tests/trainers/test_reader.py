@@ -7,11 +7,14 @@ import pytest
 import torch
 from tiny_news import FILLER
 
+from compress.prune import PruneConfig, prune
+from compress.qat import QatConfig, quantization_aware
 from runtimes.errors import InputError
 from runtimes.load import load
 from runtimes.text import Tokenizer
 from trainers import reader
 from trainers.checkpoint import open_checkpoint
+from trainers.distil import DistilConfig, distil
 from trainers.finetune import TrainConfig
 from trainers.reader import DEFAULTS, exact_windows, place, readings, train_reader, window_rows
 from trainers.squad import Question, QuestionSet, with_impossible
@@ -104,3 +107,35 @@ def test_what_is_refused(tiny_base, tmp_path):
     with pytest.raises(InputError, match="64 positions"):
         train_reader(whole, tiny_base, tmp_path / "x", replace(DEFAULTS, max_tokens=128))
     assert len(with_impossible(rows, 0.0)) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", [{}, {"state_weight": 1.0, "attention_weight": 1.0}])
+def test_a_student_learns_from_its_teacher(checkpoint, asked, tmp_path, weights):
+    shared = {"batch_size": 16, "max_tokens": 32, "metric": "exact", "precision": "fp32"}
+    config = DistilConfig(layers=2, epochs=6, learning_rate=3e-3, alpha=1.0, **shared, **weights)
+    student = distil(checkpoint, checkpoint, asked, tmp_path / "student", config)
+    wanted = checkpoint.meta["metrics"]["test"]["answerable"]["exact_match"]
+    assert student.meta["metrics"]["test"]["answerable"]["exact_match"] > wanted - 0.15
+    assert student.meta["calibration"] and student.meta["lineage"][-1]["step"] == "distil"
+
+
+@pytest.mark.slow
+def test_pruned_and_rounded_readers_still_read(checkpoint, asked, tmp_path):
+    shared = {"epochs": 3, "batch_size": 16, "max_tokens": 32, "learning_rate": 2e-3, "metric": "exact",
+              "precision": "fp32"}  # fmt: skip
+    half = prune(checkpoint, checkpoint, asked, tmp_path / "half", PruneConfig(keep=0.6, steps=1, **shared))
+    rounded = quantization_aware(checkpoint, half, asked, tmp_path / "qat", QatConfig(bits=4, **shared))
+    for made in (half, rounded):
+        assert made.meta["metrics"]["test"]["answerable"]["exact_match"] > 0.6
+        assert open_checkpoint(made.path).task == "question-answering"
+
+
+def test_lessons_that_cannot_be_given(checkpoint, asked, tiny_checkpoint, tiny_data, tmp_path):
+    config = DistilConfig(layers=2, metric="exact", max_tokens=32)
+    with pytest.raises(InputError, match="different labels"):
+        distil(checkpoint, tiny_checkpoint, asked, tmp_path / "x", config)
+    with pytest.raises(InputError, match="different labels"):
+        distil(checkpoint, checkpoint, tiny_data, tmp_path / "x", config)
+    with pytest.raises(InputError, match="questions only"):
+        distil(checkpoint, checkpoint, asked, tmp_path / "x", replace(config, unlabelled="texts.csv"))

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtimes.errors import InputError
-from trainers.spans import best_threshold, calibrate, exact_match, f1, normalise, span_report
+from runtimes.spans import exact_match, f1, normalise
+from trainers.spans import best_threshold, calibrate, span_report
 
 
 @pytest.mark.parametrize(

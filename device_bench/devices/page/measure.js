@@ -28,7 +28,7 @@ async function answers(request, say) {
     const model = await openOr(left, name, () => open(request, name, "wasm"));
     if (!model) continue;
     const ids = request.texts.map((text) => unpadded(model.prepare([text])[0]));
-    variants[name] = { ids, logits: rows(await model.logits(request.texts)), ...model.describe() };
+    variants[name] = { ids, outputs: rows(await model.logits(request.texts)), ...model.describe() };
     await model.close();
   }
   return { variants, left };

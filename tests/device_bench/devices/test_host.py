@@ -54,7 +54,7 @@ def test_rows_and_answers_from_a_pushed_bundle(device, small_bundle):
     assert [row["tokenization"] for row in rows] == [True, False]
     assert rows[0]["parity"]["agreement"] == 1 and rows[0]["metric"]["n"] == 3 and rows[0]["default"]
     answers = remote.answers_on(device, bundle, ["onnx-fp32"], texts)
-    assert answers["onnx-fp32"]["logits"] == bundle.golden()["logits"].tolist()
+    assert answers["onnx-fp32"]["outputs"] == bundle.golden()["logits"].tolist()
 
 
 def test_variants_of_two_bundles_stand_beside_each_other(device, small_bundle, monkeypatch):
