@@ -10,6 +10,7 @@ that is read from a document whose delete had returned before the question was s
 import argparse
 import http.client
 import json
+import logging
 import multiprocessing
 import random
 import socket
@@ -28,15 +29,18 @@ from urllib.parse import quote
 import numpy as np
 
 from apps.answers.keys import Keys
+from apps.answers.models import open_models
+from apps.answers.service import AnswersConfig, serve
 from runtimes.errors import EdgewiseError, InputError
 
-STAYING = 40  # documents that are there all the time
-LIVING = 5  # of those that come and go, how many are there at once
+TOGETHER = AnswersConfig.batch
+STAYING = 24  # documents that are there all the time
+LIVING = 3  # of those that come and go, how many are there at once
 RECENT = 20  # facts that come and go and are asked for
-SYLLABLES = "ba de fi go hu ka le mi no pu ra se ti vo zu".split()
+SYLLABLES = ["ba", "de", "fi", "go", "hu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "zu"]
 FILLER = (
-    "The report of the year was read in the town hall. Rain fell on most days of the autumn, and the roads to "
-    "the north were closed twice. A new bridge was opened in spring, and the market moved to the old square. "
+    "The report of the year was read in the town hall. Rain fell on most days of the autumn, and the roads "
+    "to the north were closed twice. A new bridge was opened in spring, and the market moved to the old square. "
 )
 
 
@@ -84,12 +88,19 @@ class Row:
     deleted: int
 
 
-def load(reader: Path, embedder: Path, seconds: float = 60, clients: int = 50, threads: int = 1) -> list[Row]:
-    """Both servers under load. Raises InputError where one does not start."""
+def load(
+    reader: Path,
+    embedder: Path,
+    seconds: float = 60,
+    clients: int = 50,
+    threads: int = 1,
+    filler: str = FILLER,
+) -> list[Row]:
+    """Both servers under load. `filler` stands around each fact. Raises InputError where one does not start."""
     rows = []
-    for name, batch in (("together", 16), ("one at a time", 1)):
+    for name, batch in (("together", TOGETHER), ("one at a time", 1)):
         with running(reader, embedder, threads, batch) as (port, key):
-            rows.append(pressed(name, port, key, seconds, clients))
+            rows.append(pressed(name, port, key, seconds, clients, filler))
     return rows
 
 
@@ -115,9 +126,9 @@ def running(reader: Path, embedder: Path, threads: int, batch: int) -> Iterator[
             process.join(20)
 
 
-def pressed(name: str, port: int, key: str, seconds: float, clients: int) -> Row:
+def pressed(name: str, port: int, key: str, seconds: float, clients: int, filler: str = FILLER) -> Row:
     """Presses one server for a time and tells what came."""
-    seen, staying = Seen(), [fact(f"staying-{number}") for number in range(STAYING)]
+    seen, staying = Seen(), [fact(f"staying-{number}", filler) for number in range(STAYING)]
     first = Client(port, key)
     for one in staying:
         first.add(one)
@@ -127,7 +138,7 @@ def pressed(name: str, port: int, key: str, seconds: float, clients: int) -> Row
         threading.Thread(target=_ask, args=(Client(port, key), seen, staying, recent, until, number))
         for number in range(clients)
     ]
-    workers.append(threading.Thread(target=_churn, args=(Client(port, key), seen, recent, until)))
+    workers.append(threading.Thread(target=_churn, args=(Client(port, key), seen, recent, until, filler)))
     began = time.monotonic()
     for worker in workers:
         worker.start()
@@ -163,14 +174,14 @@ class Client:
             raise InputError(f"a document was not added: {job['error']}")
 
 
-def fact(id: str) -> Fact:
+def fact(id: str, filler: str = FILLER) -> Fact:
     """A document with a fact of its own, and its question."""
     random_of = random.Random(id)
     tower, keeper = ("".join(random_of.choices(SYLLABLES, k=4)).capitalize() for _ in range(2))
     text = (
-        f"{FILLER}The keeper of the tower {tower} is {keeper}, who came in {random_of.randint(1800, 2020)}. "
+        f"{filler}The keeper of the tower {tower} is {keeper}, who came in {random_of.randint(1800, 2020)}. "
     )
-    return Fact(id, f"Who is the keeper of the tower {tower}?", text + FILLER)
+    return Fact(id, f"Who is the keeper of the tower {tower}?", text + filler)
 
 
 def _ask(
@@ -208,12 +219,12 @@ def _note(seen: Seen, one: Fact, sent: float, status: int, reply: dict[str, Any]
             seen.late += bool(gone) and all(at >= sent for at in gone)
 
 
-def _churn(client: Client, seen: Seen, recent: "deque[Fact]", until: float) -> None:
+def _churn(client: Client, seen: Seen, recent: "deque[Fact]", until: float, filler: str) -> None:
     """Adds documents and deletes the oldest of them, without a pause."""
     living: deque[Fact] = deque()
     number = 0
     while time.monotonic() < until:
-        one = fact(f"passing-{number}")
+        one = fact(f"passing-{number}", filler)
         number += 1
         try:
             client.add(one)
@@ -262,10 +273,7 @@ def table(rows: list[Row]) -> str:
 
 
 def _serve(folder: Path, reader: Path, embedder: Path, threads: int, batch: int, port: int) -> None:
-    from apps.answers.models import open_models
-    from apps.answers.service import AnswersConfig, serve
-
-    sys.stderr = Path("/dev/null").open("w") if Path("/dev/null").exists() else sys.stderr
+    logging.getLogger("edgewise.web").addHandler(logging.NullHandler())  # a line a request says nothing here
     serve(folder, open_models(reader, embedder, threads), AnswersConfig(port=port, batch=batch))
 
 

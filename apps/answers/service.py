@@ -54,7 +54,7 @@ class AnswersConfig:
     port: int = 8080
     per_minute: int = 120
     queue: int = 64
-    batch: int = 16
+    batch: int = 8
     uploads: int = 64
     max_upload_bytes: int = 32 << 20
     open_without_key: bool = False

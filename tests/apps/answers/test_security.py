@@ -1,7 +1,9 @@
 """Who may not: wrong keys, other collections, foreign pages, hostile names, bodies, questions and files."""
 
+import importlib.util
 import json
 import logging
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -193,10 +195,10 @@ NAMES = [
 def test_names_are_no_paths(client: TestClient, folder: Path, given_name: str, shown: str) -> None:
     before = {path for path in folder.parent.rglob("*") if "sqlite" not in path.name}
     assert add(client, GRAIN, given_name)["state"] == "done"
-    reply = client.post("/documents", files=[("files", (given_name.replace("\r\n", ""), GRAIN))])
+    assert [one["name"] for one in client.get("/documents").json()["documents"]] == [shown]
+    reply = client.post("/documents", files=[("files", (given_name, GRAIN))])
     assert wait(client, reply.json()["jobs"][0])["state"] == "done"
     assert {path for path in folder.parent.rglob("*") if "sqlite" not in path.name} == before
-    assert client.get("/documents").json()["documents"][0]["name"] == shown
 
 
 @given(st.text(max_size=300))
@@ -368,3 +370,38 @@ def test_security_headers(client: TestClient) -> None:
         assert headers["X-Content-Type-Options"] == "nosniff" and headers["X-Frame-Options"] == "DENY"
     html = client.get("/").text
     assert "<script>" not in html and "style=" not in html and 'src="http' not in html
+
+
+# Files
+
+
+def hostile() -> dict[str, tuple[Any, str, str | None]]:
+    """The table of the readers' own tests: what, its bytes, its name, what is said."""
+    path = Path(__file__).with_name("test_hostile.py")
+    spec = importlib.util.spec_from_file_location("hostile_files", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.HOSTILE
+
+
+def test_hostile_files_through_the_upload(client: TestClient, folder: Path) -> None:
+    kinds = hostile()
+    assert len(kinds) >= 25
+    good = add(client, GRAIN, "good.txt")["document"]
+    for kind, (data, name, expected) in kinds.items():
+        content = data() if callable(data) else data
+        reply = client.post("/documents", params={"name": name}, content=content)
+        if reply.status_code != 202:
+            assert line_of(reply, 422) == "a file is empty; send one with text in it", kind
+            continue
+        job = wait(client, reply.json()["jobs"][0])
+        if expected is None:  # read or refused
+            continue
+        assert job["state"] == "failed" and "\n" not in job["error"], kind
+        assert re.search(expected, job["error"]) and job["error"].startswith(name), kind
+    found = {one["id"]: one["name"] for one in client.get("/documents").json()["documents"]}
+    odd = [name for _, name, expected in kinds.values() if expected is None]
+    assert found.pop(good) == "good.txt" and len(found) <= len(odd)
+    assert list((folder / "uploads").iterdir()) == []
+    assert client.post("/ask", json=QUESTION).status_code == 200
