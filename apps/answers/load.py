@@ -40,7 +40,7 @@ RECENT = 20  # facts that come and go and are asked for
 SYLLABLES = ["ba", "de", "fi", "go", "hu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "zu"]
 FILLER = (
     "The report of the year was read in the town hall. Rain fell on most days of the autumn, and the roads "
-    "to the north were closed twice. A new bridge was opened in spring, and the market moved to the old square. "
+    "to the north were closed twice. A new bridge was opened in spring, and the market moved to the square. "
 )
 
 
@@ -96,7 +96,7 @@ def load(
     threads: int = 1,
     filler: str = FILLER,
 ) -> list[Row]:
-    """Both servers under load. `filler` stands around each fact. Raises InputError where one does not start."""
+    """Both servers under load. `filler` stands around each fact. Raises InputError where none starts."""
     rows = []
     for name, batch in (("together", TOGETHER), ("one at a time", 1)):
         with running(reader, embedder, threads, batch) as (port, key):
