@@ -99,18 +99,18 @@ class Index:
         `where` names metadata that a document must have, all of it. `embedder` is the digest of what made
         `vector`, checked against the index where given. Raises InputError.
         """
-        _check(vector, k, how)
+        check_search(vector, k, how)
         with self.reading() as connection:
             about = _about(connection)
             allowed = _allowed(connection, where) if where else None
             found = _by_words(connection, question, max(k, DEPTH), allowed) if how != "dense" else []
             near: list[tuple[int, float]] = []
             if vector is not None and how != "bm25":
-                _check_vector(about, vector, embedder)
+                check_vector(about, vector, embedder)
                 with self._lock:
                     vectors = self._vectors = self._vectors.follow(connection, about)
                 near = vectors.nearest(vector, max(k, DEPTH), allowed)
-            return _hits(connection, _fuse(found, near, how)[:k])
+            return _hits(connection, fuse(found, near, how)[:k])
 
     def passages(self, document: str) -> list[Passage]:
         """All passages of a document in its order; none where it does not exist."""
@@ -190,7 +190,8 @@ def _about(connection: sqlite3.Connection) -> dict[str, Any]:
     return found
 
 
-def _check(vector: np.ndarray | None, k: int, how: str) -> None:
+def check_search(vector: np.ndarray | None, k: int, how: str) -> None:
+    """Raises InputError for a search that cannot be."""
     if how not in HOW:
         raise InputError(f"how must be one of {', '.join(HOW)}, not {how!r}")
     if not 1 <= k <= MAX_K:
@@ -199,7 +200,8 @@ def _check(vector: np.ndarray | None, k: int, how: str) -> None:
         raise InputError("a dense search needs the question's vector; embed the question first")
 
 
-def _check_vector(about: Mapping[str, Any], vector: np.ndarray, embedder: str | None) -> None:
+def check_vector(about: Mapping[str, Any], vector: np.ndarray, embedder: str | None) -> None:
+    """Raises InputError unless the vector is one that `about` (dimensions, embedder) can be compared with."""
     if vector.shape != (about["dimensions"],):
         raise InputError(
             f"the vector has shape {vector.shape}, the index {about['dimensions']} dimensions; "
@@ -234,7 +236,7 @@ def _by_words(
     return [(row[0], -row[1]) for row in rows]
 
 
-def _fuse(
+def fuse(
     by_words: Sequence[tuple[int, float]], near: Sequence[tuple[int, float]], how: str
 ) -> list[tuple[int, float, int | None, int | None]]:
     """(id, score, BM25's rank, the vectors' rank), best first."""

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from apps.answers.documents import Heading, Parsed
 
-SIZE = 900  # characters: about 200 tokens, one window of the encoder and of the reader with its question
-OVERLAP = 200  # characters at most, whole sentences: an answer's sentence keeps the one before it
+SIZE = (
+    1_200  # characters: about 240 tokens of English, what the encoder sees (256) and one window of the reader
+)
+OVERLAP = 200  # characters at most, whole sentences: a sentence that leans on the one before it keeps it
 MAX_HEADING = 300  # characters of a heading path
 # A sentence ends at . ! ? or their like, with closing quotes, before a blank and an upper-case letter, digit
 # or quote; a paragraph ends at an empty line; East Asian full stops end without a blank.

@@ -125,17 +125,12 @@ class SqliteStore:
         made: dict[int, bytes] = {}
         while self._embed_missing(made, embed):
             pass
-        with self._write() as writer:
-            self._embed_missing(made, embed)  # what was added since the last look; no one else writes now
-            present = {row[0] for row in writer.execute("SELECT id FROM passages")}
-            writer.execute("DELETE FROM vectors")
-            rows = [(passage, vector) for passage, vector in made.items() if passage in present]
-            writer.executemany("INSERT INTO vectors VALUES (?, ?)", rows)
-            dimensions = int(embed(["dimensions"]).shape[1])
-            for key, value in (("embedder", embedder), ("dimensions", str(dimensions))):
-                writer.execute("UPDATE about SET value = ? WHERE key = ?", [value, key])
-            writer.execute("UPDATE about SET value = value + 1 WHERE key = 'embedding'")
-        self._by = (embed, embedder)
+        dimensions = int(embed(["dimensions"]).shape[1])
+        with self._lock:
+            with self._write() as writer:
+                self._embed_missing(made, embed)  # what was added since the last look; no one else writes now
+                _replace_vectors(writer, made, embedder, dimensions)
+            self._by = (embed, embedder)
 
     def search(
         self,
@@ -153,7 +148,7 @@ class SqliteStore:
             try:
                 return self.index.search(question, embed([question])[0], k, where, how, embedder)
             except InputError:
-                if self._by[1] == embedder:  # else it was reindexed meanwhile: ask with the new one
+                if not self._changed(embedder):
                     raise
 
     def passages(self, document: str) -> list[Passage]:
@@ -206,15 +201,20 @@ class SqliteStore:
         pieces = cut(document)
         while True:
             embed, embedder = self._by
-            vectors = pack(_embedded([_text(piece.heading, piece.text) for piece in pieces], embed))
+            vectors = pack(embedded([told(piece.heading, piece.text) for piece in pieces], embed))
             with self._write() as writer:
                 if _made_by(writer) == embedder:
-                    _check_there(writer, id, new)
+                    check_there(writer, id, new)
                     self._remove(writer, id)
                     _insert(writer, id, document, pieces, vectors)
                     return
-            if self._by[1] == embedder:
+            if not self._changed(embedder):
                 raise InputError(f"{self.path}: another embedder made this collection; reindex it first")
+
+    def _changed(self, embedder: str) -> bool:
+        """Whether a reindex has put another embedder in this one's place; waits for one that is at work."""
+        with self._lock:
+            return self._by[1] != embedder
 
     def _remove(self, writer: sqlite3.Connection, id: str) -> bool:
         # Passages first: a cascade would not fire the triggers that keep `words` in step.
@@ -226,7 +226,7 @@ class SqliteStore:
         with self.index.reading() as connection:
             rows = connection.execute("SELECT id, heading, text FROM passages").fetchall()
         rows = [row for row in rows if row[0] not in made]
-        vectors = pack(_embedded([_text(*row[1:]) for row in rows], embed)) if rows else []
+        vectors = pack(embedded([told(*row[1:]) for row in rows], embed)) if rows else []
         made.update(zip((row[0] for row in rows), vectors, strict=True))
         return bool(rows)
 
@@ -244,21 +244,33 @@ def _inflate(deflated: bytes) -> str:
     return zlib.decompressobj().decompress(deflated, 4 * MAX_CHARS).decode()
 
 
-def _text(heading: str, text: str) -> str:
+def told(heading: str, text: str) -> str:
     """What is embedded of a passage: its heading tells what its sentences are about."""
     return f"{heading}\n{text}" if heading else text
 
 
-def _embedded(texts: Sequence[str], embed: Embed) -> np.ndarray:
+def embedded(texts: Sequence[str], embed: Embed) -> np.ndarray:
     parts = [np.asarray(embed(texts[at : at + BATCH])) for at in range(0, len(texts), BATCH)]
     return np.concatenate(parts)
+
+
+def _replace_vectors(
+    writer: sqlite3.Connection, made: Mapping[int, bytes], embedder: str, dimensions: int
+) -> None:
+    present = {row[0] for row in writer.execute("SELECT id FROM passages")}
+    writer.execute("DELETE FROM vectors")
+    rows = [(passage, vector) for passage, vector in made.items() if passage in present]
+    writer.executemany("INSERT INTO vectors VALUES (?, ?)", rows)
+    for key, value in (("embedder", embedder), ("dimensions", str(dimensions))):
+        writer.execute("UPDATE about SET value = ? WHERE key = ?", [value, key])
+    writer.execute("UPDATE about SET value = value + 1 WHERE key = 'embedding'")
 
 
 def _made_by(connection: sqlite3.Connection) -> str:
     return connection.execute("SELECT value FROM about WHERE key = 'embedder'").fetchone()[0]
 
 
-def _check_there(connection: sqlite3.Connection, id: str, new: bool) -> None:
+def check_there(connection: sqlite3.Connection, id: str, new: bool) -> None:
     there = connection.execute("SELECT 1 FROM documents WHERE id = ?", [id]).fetchone() is not None
     if there and new:
         raise InputError(f"document {id!r} exists; update it, or add under another id")
