@@ -106,7 +106,7 @@ def _plan_data(recipe: Recipe, add: Callable[..., Step]) -> tuple[Step, Step]:
         prepare=asdict(recipe.questions if recipe.task == READER else recipe.prepare),
         source=_identity(recipe.data.name, "data"),
     )
-    return data, add("baselines", lambda out: make_baselines(data, out), ".json", data=data.path.name)
+    return data, add("baselines", lambda out: make_baselines(recipe, data, out), ".json", data=data.path.name)
 
 
 def _plan_training(recipe: Recipe, data: Step, add: Callable[..., Step]) -> tuple[Step, Step]:

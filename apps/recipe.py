@@ -21,6 +21,7 @@ from export.gate import Budget, check_budget
 from export.variant import DEFAULT, KNOWN
 from runtimes.errors import InputError
 from runtimes.load import TASKS
+from trainers.adopt import ENCODER
 from trainers.distil import DistilConfig, check_distil
 from trainers.finetune import TrainConfig, check_config
 from trainers.prepare import PrepareConfig, check_prepare
@@ -59,7 +60,8 @@ class Recipe:
     """What `edgewise build` needs to know. `vocabulary`, `prune`, `distil` and `qat`, taken in this order,
     are left out where they are None.
 
-    `prepare` is for labelled texts, `questions` for readers.
+    `prepare` is for labelled texts, `questions` for readers. A sentence encoder is not trained: of `train`
+    max_tokens alone counts, and the texts of `data` are what the gate compares on.
     `seed`, where given, stands for the seeds of prepare, train, prune, distil, qat and bench; which articles
     are held out keeps its own.
     """
@@ -211,6 +213,10 @@ def _check(recipe: Recipe, path: Path) -> None:
 
 def _check_task(recipe: Recipe) -> None:
     """What only one of the tasks has."""
+    if recipe.task == ENCODER:
+        for key in ("vocabulary", "prune", "distil", "qat"):
+            if getattr(recipe, key) is not None:
+                raise InputError(f"{key}: an encoder is exported as it is; leave the section out")
     if recipe.task == READER and recipe.vocabulary is not None:
         raise InputError("vocabulary: a reader meets words of any document; leave the section out")
     for key in ("train", "prune", "distil", "qat"):

@@ -9,6 +9,7 @@ from typing import Any
 
 from apps.recipe import Recipe
 from runtimes.files import writing
+from trainers.adopt import ENCODER
 from trainers.reader import TASK as READER
 
 
@@ -50,13 +51,15 @@ def make_data(recipe: Recipe, out: Path) -> None:
     save_data(prepare(dataset, recipe.prepare), out)
 
 
-def make_baselines(data: Step, out: Path) -> None:
+def make_baselines(recipe: Recipe, data: Step, out: Path) -> None:
     from trainers import baselines
     from trainers.files import write_json
     from trainers.squad import QuestionSet
 
     dataset = data_of(data)
-    if isinstance(dataset, QuestionSet):
+    if recipe.task == ENCODER:
+        found = []
+    elif isinstance(dataset, QuestionSet):
         found = [baselines.nearest_sentence(dataset), baselines.silence(dataset)]
     else:
         found = [baselines.tfidf_svc(dataset), baselines.majority(dataset)]
@@ -64,11 +67,17 @@ def make_baselines(data: Step, out: Path) -> None:
 
 
 def make_teacher(recipe: Recipe, data: Step, out: Path) -> None:
+    from trainers.adopt import adopt_encoder
     from trainers.finetune import finetune
     from trainers.reader import train_reader
     from trainers.sources import find
 
-    base = find(recipe.base.name, "model").path
+    source = find(recipe.base.name, "model")
+    base = source.path
+    if recipe.task == ENCODER:
+        origin = {"name": recipe.base.name, "place": source.place, "digest": source.digest}
+        adopt_encoder(base, out, recipe.train.max_tokens, origin)
+        return
     train: Any = train_reader if recipe.task == READER else finetune
     train(data_of(data), base, out, recipe.train)
 
@@ -117,10 +126,11 @@ def calibration(data: Step, checkpoint: Step) -> Any:
     from trainers.finetune import relabel
     from trainers.squad import QuestionSet
 
-    dataset = data_of(data)
+    dataset, opened = data_of(data), open_checkpoint(checkpoint.path)
     if isinstance(dataset, QuestionSet):
         return Calibration(*examples(dataset.splits["train"]))
-    train = relabel(dataset, open_checkpoint(checkpoint.path).labels).splits["train"]
+    labels = dataset.label_names if opened.task == ENCODER else opened.labels
+    train = relabel(dataset, labels).splits["train"]
     return Calibration(*examples(train))
 
 

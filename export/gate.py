@@ -184,6 +184,8 @@ def _on_sample(model: Any, outputs: list[np.ndarray], sample: Sample) -> dict[st
     if sample.truths is None:
         return figures
     wanted, got = (model.metric(sample.inputs, rows, sample.truths) for rows in (sample.outputs, outputs))
+    if wanted is None:
+        return figures
     metric = {"name": wanted["name"], "checkpoint": wanted["value"], "variant": got["value"]}
     return {**figures, "metric": metric}
 

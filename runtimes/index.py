@@ -75,7 +75,8 @@ class Index:
     def open(cls, source: Path | bytes) -> "Index":
         """A file, read only, or the bytes of one. Raises BundleError for others and newer schemas."""
         if isinstance(source, bytes):
-            index = cls(lambda: _from_bytes(source), shared=True)
+            one = _from_bytes(source)  # SQLite's own copy: the bytes may go
+            index = cls(lambda: one, shared=True)
         else:
             path = Path(source)
             if not path.is_file():

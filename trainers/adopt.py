@@ -1,4 +1,4 @@
-"""A classifier that somebody else trained: a folder that `from_pretrained` opens becomes a checkpoint."""
+"""A model that somebody else trained: a folder that `from_pretrained` opens becomes a checkpoint."""
 
 import json
 import re
@@ -13,6 +13,8 @@ from trainers.files import read_json
 from trainers.finetune import MAX_BATCH, MAX_CHARS, TASK
 
 _MOST_TOKENS = 512
+ENCODER = "feature-extraction"
+ENCODER_LABELS = ["sentence_embedding"]
 
 
 def open_or_adopt(path: Path, work: Path) -> Checkpoint:
@@ -53,6 +55,41 @@ def adopt(source: Path, out: Path) -> Checkpoint:
         }
         seal(folder, meta)
     return open_checkpoint(out)
+
+
+def adopt_encoder(source: Path, out: Path, max_tokens: int, origin: dict[str, Any]) -> Checkpoint:
+    """`source`, a sentence encoder by mean pooling, as a checkpoint `out` that reads `max_tokens`.
+
+    `origin` is told of it in the lineage. Raises InputError where another pooling is stated beside it, for
+    more tokens than it has positions, and as `adopt`.
+    """
+    from trainers.model import check_max_tokens, open_encoder, save_model
+
+    _require_mean_pooling(source)
+    model = open_encoder(source)
+    check_max_tokens(model, max_tokens)
+    with writing(out) as folder, TemporaryDirectory(prefix="edgewise-") as work:
+        save_model(model, _tokenizer_folder(source, Path(work)), folder, max_tokens)
+        meta = {
+            "task": ENCODER,
+            "labels": ENCODER_LABELS,
+            "limits": {"max_tokens": max_tokens, "max_chars": MAX_CHARS, "max_batch": MAX_BATCH},
+            "data": {"name": "unknown: trained elsewhere"},
+            "metrics": {},
+            "seed": 0,
+            "lineage": [{"step": "adopted", "config": origin}],
+        }
+        seal(folder, meta)
+    return open_checkpoint(out)
+
+
+def _require_mean_pooling(source: Path) -> None:
+    """sentence-transformers' own note of the pooling, where it lies beside the model."""
+    note = source / "1_Pooling" / "config.json"
+    told = read_json(note) if note.is_file() else {}
+    modes = [key for key, value in told.items() if key.startswith("pooling_mode_") and value is True]
+    if modes not in ([], ["pooling_mode_mean_tokens"]):
+        raise InputError(f"{note}: pools by {', '.join(modes)}; only the mean of the tokens is supported")
 
 
 def _config(source: Path) -> dict[str, Any]:

@@ -32,6 +32,11 @@ def open_reader(path: Path) -> Any:
     return _opened(transformers.AutoModelForQuestionAnswering, path)
 
 
+def open_encoder(path: Path) -> Any:
+    """A fp32 encoder without a head: the hidden states of each token."""
+    return _opened(transformers.AutoModel, path)
+
+
 def _opened(kind: Any, path: Path, **extra: Any) -> Any:
     try:
         return kind.from_pretrained(
