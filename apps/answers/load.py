@@ -11,7 +11,9 @@ import argparse
 import http.client
 import json
 import logging
+import math
 import multiprocessing
+import os
 import random
 import socket
 import sys
@@ -71,11 +73,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class Row:
-    """One server under load: questions a second, seconds to an answer, and all that went wrong."""
+    """One server under load: questions a second, seconds to an answer, and all that went wrong.
+
+    `cpu`: the process's seconds of processor time for each question, uploads with it; other load on the
+    machine changes it little. NaN where the system does not tell.
+    """
 
     server: str
     questions: int
     per_second: float
+    cpu: float
     p50: float
     p95: float
     worst: float
@@ -99,14 +106,14 @@ def load(
     """Both servers under load. `filler` stands around each fact. Raises InputError where none starts."""
     rows = []
     for name, batch in (("together", TOGETHER), ("one at a time", 1)):
-        with running(reader, embedder, threads, batch) as (port, key):
-            rows.append(pressed(name, port, key, seconds, clients, filler))
+        with running(reader, embedder, threads, batch) as (pid, port, key):
+            rows.append(pressed(name, pid, port, key, seconds, clients, filler))
     return rows
 
 
 @contextmanager
-def running(reader: Path, embedder: Path, threads: int, batch: int) -> Iterator[tuple[int, str]]:
-    """The service in a process of its own, over a folder of its own: its port and an admin's key."""
+def running(reader: Path, embedder: Path, threads: int, batch: int) -> Iterator[tuple[int, int, str]]:
+    """The service in a process of its own, over a folder of its own: its id, port and an admin's key."""
     with tempfile.TemporaryDirectory(prefix="edgewise-") as folder, socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -120,14 +127,14 @@ def running(reader: Path, embedder: Path, threads: int, batch: int) -> Iterator[
         process.start()
         try:
             _wait_for(port, process)
-            yield port, key
+            yield process.pid or 0, port, key
         finally:
             process.terminate()
             process.join(20)
 
 
-def pressed(name: str, port: int, key: str, seconds: float, clients: int, filler: str = FILLER) -> Row:
-    """Presses one server for a time and tells what came."""
+def pressed(name: str, pid: int, port: int, key: str, seconds: float, clients: int, filler: str) -> Row:
+    """Presses one server, the process `pid`, for a time and tells what came."""
     seen, staying = Seen(), [fact(f"staying-{number}", filler) for number in range(STAYING)]
     first = Client(port, key)
     for one in staying:
@@ -139,12 +146,21 @@ def pressed(name: str, port: int, key: str, seconds: float, clients: int, filler
         for number in range(clients)
     ]
     workers.append(threading.Thread(target=_churn, args=(Client(port, key), seen, recent, until, filler)))
-    began = time.monotonic()
+    began, busy = time.monotonic(), cpu_seconds(pid)
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    return _row(name, seen, time.monotonic() - began)
+    return _row(name, seen, time.monotonic() - began, cpu_seconds(pid) - busy)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far, of the kernel's own account (proc(5)); NaN where there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return math.nan
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Client:
@@ -245,14 +261,15 @@ def _churn(client: Client, seen: Seen, recent: "deque[Fact]", until: float, fill
             return
 
 
-def _row(name: str, seen: Seen, seconds: float) -> Row:
+def _row(name: str, seen: Seen, seconds: float, cpu: float) -> Row:
     found = np.array(seen.seconds or [0.0])
     count = len(seen.seconds)
     for line in dict.fromkeys(seen.errors[:5]):
         print(f"load: {line}", file=sys.stderr)
+    p50, p95 = (float(np.percentile(found, share)) for share in (50, 95))
     return Row(
-        name, count, count / seconds, float(np.percentile(found, 50)), float(np.percentile(found, 95)),
-        float(found.max()), seen.right / max(count, 1), len(seen.errors), seen.refused, seen.stale, seen.late,
+        name, count, count / seconds, cpu / max(count, 1), p50, p95, float(found.max()),
+        seen.right / max(count, 1), len(seen.errors), seen.refused, seen.stale, seen.late,
         seen.added, len(seen.deleted),
     )  # fmt: skip
 
@@ -260,14 +277,15 @@ def _row(name: str, seen: Seen, seconds: float) -> Row:
 def table(rows: list[Row]) -> str:
     """Markdown."""
     lines = [
-        "| server | questions/s | p50 s | p95 s | slowest s | right document | errors | refused | stale "
-        "| added | deleted |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| server | questions/s | CPU s a question | p50 s | p95 s | slowest s | right document "
+        "| errors | refused | stale | added | deleted |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         lines.append(
-            f"| {row.server} | {row.per_second:.1f} | {row.p50:.2f} | {row.p95:.2f} | {row.worst:.2f} "
-            f"| {row.right:.0%} | {row.errors} | {row.refused} | {row.stale} | {row.added} | {row.deleted} |"
+            f"| {row.server} | {row.per_second:.1f} | {row.cpu:.3f} | {row.p50:.2f} | {row.p95:.2f} "
+            f"| {row.worst:.2f} | {row.right:.0%} | {row.errors} | {row.refused} | {row.stale} "
+            f"| {row.added} | {row.deleted} |"
         )
     return "\n".join(lines)
 

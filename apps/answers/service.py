@@ -28,7 +28,7 @@ from apps.answers.shelf import Shelf
 from apps.answers.store import SqliteStore
 from apps.answers.uploads import Uploads
 from apps.web.config import check_bind
-from apps.web.guard import guarded
+from apps.web.guard import guarded, logged_path
 from apps.web.listening import listen, run
 from apps.web.rate import RateLimit
 from apps.web.reference import reference
@@ -135,9 +135,9 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.service = service
-    app.add_middleware(_counted, metrics=service.metrics)
     admit = door(service.keys, RateLimit(config.per_minute, clock), config.max_upload_bytes)
     app.add_middleware(guarded, host=config.host, admit=admit, known=KNOWN)
+    app.add_middleware(_counted, metrics=service.metrics)  # outermost: what is refused counts too
     add_error_handlers(app, WANTS)
     for part in (api_ask, api_documents, api_collections):
         part.add(app, service)
@@ -171,25 +171,22 @@ def about(config: AnswersConfig) -> str:
 def serve(folder: Path, models: Models, config: AnswersConfig | None = None) -> None:
     """Serves until interrupted. Raises InputError where the address cannot or should not be bound."""
     config = config or AnswersConfig()
+    with contextlib.closing(Keys(folder)) as keys:
+        allowed = keys.needed() or config.open_without_key
+    check_bind(config.host, allowed, f"make one with `edgewise keys {folder} --make NAME --role admin`")
     listener = listen(config.host, config.port)
     app = create_app(folder, models, config)
-    service: Service = app.state.service
-    check_bind(
-        config.host,
-        service.keys.needed() or config.open_without_key,
-        f"make one with `edgewise keys {folder} --make NAME --role admin`",
-    )
     models.reader("Is this the first question?", "The first answer is the slowest.")  # so it is nobody's
     run(app, listener, config.host)
 
 
 def _counted(app: ASGIApp, metrics: Metrics) -> ASGIApp:
-    """Counts what the routes answer, by the route's own path: never by what was asked for."""
+    """Counts all answers by the route's own path: never by what was asked for."""
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         async def counting(message: Message) -> None:
-            if message["type"] == "http.response.start" and (route := scope.get("route")):
-                metrics.add("requests", path=str(route.path), status=str(message["status"]))
+            if message["type"] == "http.response.start":
+                metrics.add("requests", path=logged_path(scope, KNOWN), status=str(message["status"]))
             await send(message)
 
         await app(scope, receive, counting if scope["type"] == "http" else send)

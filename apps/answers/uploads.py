@@ -113,7 +113,10 @@ class Uploads:
             self.broken(error)
         with contextlib.suppress(OSError):
             job.path.unlink(missing_ok=True)
-        self.finished(job, ended, time.perf_counter() - began)
+        try:
+            self.finished(job, ended, time.perf_counter() - began)
+        except Exception as error:  # the audit's disk is full, say: the job is over all the same
+            self.broken(error)
         job.state = ended  # last: who sees it finds all else done
 
 

@@ -216,6 +216,8 @@ def test_metrics(client: TestClient) -> None:
     add(client, OIL)
     client.post("/ask", json=QUESTION)
     client.post("/ask", json={"question": ""})
+    client.post("/ask", content=b"{}")
+    client.get("/no/such")
     reply = client.get("/metrics")
     assert reply.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     text = reply.text
@@ -224,6 +226,8 @@ def test_metrics(client: TestClient) -> None:
                for line in text.splitlines())  # fmt: skip
     assert 'edgewise_requests_total{path="/ask",status="200"} 1' in text
     assert 'edgewise_requests_total{path="/ask",status="422"} 1' in text
+    assert 'edgewise_requests_total{path="/ask",status="415"} 1' in text  # refused at the door
+    assert 'edgewise_requests_total{path="-",status="404"} 1' in text
     assert 'edgewise_uploads_total{outcome="done"} 1' in text
     assert (
         'edgewise_batch_questions_bucket{le="1.0"} 1' in text and "edgewise_batch_questions_count 1" in text
