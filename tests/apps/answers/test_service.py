@@ -145,7 +145,7 @@ def test_a_form_that_is_none(client: TestClient) -> None:
 
 
 def test_a_file_that_cannot_be_read_fails_alone(client: TestClient, folder: Path) -> None:
-    job = add(client, b"\xff\xfe\x00\x01" * 50, "broken.txt")
+    job = add(client, b"\x89PNG\r\n\x1a\n" + bytes(50), "broken.txt")
     assert job["state"] == "failed" and "broken.txt" in job["error"] and names(client) == []
     assert add(client, GRAIN)["state"] == "done"
     assert list((folder / "uploads").iterdir()) == []
