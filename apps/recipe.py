@@ -213,6 +213,8 @@ def _check(recipe: Recipe, path: Path) -> None:
 
 def _check_task(recipe: Recipe) -> None:
     """What only one of the tasks has."""
+    if recipe.task in (ENCODER, READER) and any("mixed" in name for name in recipe.export.variants):
+        raise InputError(f"export: variants: mixed ones are chosen by labels, which {recipe.task} has not")
     if recipe.task == ENCODER:
         for key in ("vocabulary", "prune", "distil", "qat"):
             if getattr(recipe, key) is not None:

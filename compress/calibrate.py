@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from runtimes.errors import InputError
+from runtimes.tasks.answer import MAX_QUESTION, STRIDE
 from runtimes.text import Tokenizer, clean, pad
 
 LEAST = 32
@@ -17,16 +18,21 @@ _FIX = "give rows like those that the model was trained on"
 
 @dataclass(frozen=True)
 class Calibration:
-    """Texts with labels (indices into the checkpoint's), of which `most` are picked by `seed`."""
+    """Texts with labels (indices into the checkpoint's), of which `most` are picked by `seed`.
 
-    texts: Sequence[str] = field(repr=False)
-    labels: Sequence[int] = field(repr=False)
+    For a reader pairs of question and passage, whose labels are not looked at.
+    """
+
+    texts: Sequence[Any] = field(repr=False)
+    labels: Sequence[Any] = field(repr=False)
     seed: int = 0
     most: int = MOST
 
 
-def check_calibration(calibration: Calibration, labels: int) -> None:
-    """Raises InputError for rows that would calibrate nothing, or something else than this model."""
+def check_calibration(calibration: Calibration, labels: int | None) -> None:
+    """`labels`: how many the model has; None where it has none to compare with.
+
+    Raises InputError for rows that would calibrate nothing, or something else than this model."""
     texts = list(calibration.texts)
     if len(texts) < LEAST or calibration.most < LEAST:
         count = min(len(texts), calibration.most)
@@ -34,8 +40,11 @@ def check_calibration(calibration: Calibration, labels: int) -> None:
     if len(texts) != len(calibration.labels):
         raise InputError(f"calibration: {len(texts)} texts but {len(calibration.labels)} labels; {_FIX}")
     for row, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
+        parts = text if isinstance(text, tuple) else (text,)
+        if not all(isinstance(part, str) and part.strip() for part in parts):
             raise InputError(f"calibration: row {row} has no text ({text!r:.40}); {_FIX}")
+    if labels is None:
+        return
     for row, label in enumerate(calibration.labels):
         if isinstance(label, bool) or not isinstance(label, int | np.integer) or not 0 <= label < labels:
             raise InputError(
@@ -53,12 +62,13 @@ def write_rows(calibration: Calibration, checkpoint: Path, out: Path) -> Path:
     from trainers.checkpoint import open_checkpoint
 
     opened = open_checkpoint(checkpoint)
-    check_calibration(calibration, len(opened.labels))
+    classifies = opened.task == "text-classification"
+    check_calibration(calibration, len(opened.labels) if classifies else None)
     most = opened.limits["max_tokens"]
     tokenizer = Tokenizer.from_bytes((checkpoint / "tokenizer.json").read_bytes(), most + 1)
     order = np.random.default_rng(calibration.seed).permutation(len(calibration.texts))
     picked = [int(row) for row in order[: 4 * calibration.most]]
-    ids = tokenizer.encode([clean(calibration.texts[row]) for row in picked])
+    ids, types = _tokens([calibration.texts[row] for row in picked], tokenizer)
     kept = [index for index, one in enumerate(ids) if tokenizer.special_tokens < len(one) <= most]
     kept = kept[: calibration.most]
     if len(kept) < LEAST:
@@ -67,10 +77,25 @@ def write_rows(calibration: Calibration, checkpoint: Path, out: Path) -> Path:
         )
     if len({tuple(ids[index]) for index in kept}) < 2:
         raise InputError(f"calibration: all rows are the same text; {_FIX}")
-    feeds = pad([ids[index] for index in kept], max(len(ids[index]) for index in kept), tokenizer.pad_id)
-    labels = np.array([calibration.labels[picked[index]] for index in kept], np.int64)
+    length = max(len(ids[index]) for index in kept)
+    feeds = pad(
+        [ids[index] for index in kept], length, tokenizer.pad_id, types and [types[index] for index in kept]
+    )
+    told = [calibration.labels[picked[index]] for index in kept]
+    labels = np.array([label if classifies else 0 for label in told], np.int64)
     np.savez(out, allow_pickle=False, labels=labels, **feeds)
     return out
+
+
+def _tokens(rows: Sequence[Any], tokenizer: Tokenizer) -> tuple[list[list[int]], list[list[int]] | None]:
+    """Ids of texts; ids and types of pairs, each in one piece."""
+    if isinstance(rows[0], str):
+        return tokenizer.encode([clean(text) for text in rows]), None
+    windows = [
+        tokenizer.windows(question.strip(), passage, STRIDE, MAX_QUESTION) for question, passage in rows
+    ]
+    whole = [found[0] for found in windows if len(found) == 1]
+    return [one.ids for one in whole], [one.types for one in whole]
 
 
 def read_rows(path: str) -> dict[str, np.ndarray]:

@@ -80,11 +80,12 @@ class Tokenizer:
         except Exception as error:  # the Rust side raises bare Exceptions
             raise BundleError(f"tokenizer.json: not a tokenizer ({error}); pack the bundle again") from None
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids per text, special tokens added, at most `max_tokens` each."""
-        if len(texts) == 1:  # the batch call costs a thread pool
-            return [self._fast.encode(clean(texts[0])).ids]
-        return [encoding.ids for encoding in self._fast.encode_batch_fast([clean(text) for text in texts])]
+    def encode(self, texts: Sequence[str], raw: bool = False) -> list[list[int]]:
+        """Token ids per text, special tokens added, at most `max_tokens` each; `raw` ones are not cleaned."""
+        plain = list(texts) if raw else [clean(text) for text in texts]
+        if len(plain) == 1:  # the batch call costs a thread pool
+            return [self._fast.encode(plain[0]).ids]
+        return [encoding.ids for encoding in self._fast.encode_batch_fast(plain)]
 
     def windows(self, question: str, passage: str, stride: int, most_question: int) -> list["Window"]:
         """The passage in windows of `max_tokens`, each behind the question, `stride` tokens shared by two.
@@ -155,15 +156,16 @@ def batches(
 
 
 def prepare(
-    texts: Sequence[str], tokenizer: Tokenizer, max_chars: int, lengths: list[int] | None
+    texts: Sequence[str], tokenizer: Tokenizer, max_chars: int, lengths: list[int] | None, raw: bool = False
 ) -> list[Prepared]:
-    """Clean, tokenize, sort by length and pad each batch to its own longest text (or an engine's length).
+    """Clean (but for `raw` texts), tokenize, sort by length and pad each batch to its own longest text (or an
+    engine's length).
 
     Raises InputError for an empty text, or something that is no list of texts.
     """
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         raise InputError("a text, or a list of texts, is expected")
-    ids = tokenizer.encode([text[:max_chars] for text in texts]) if texts else []
+    ids = tokenizer.encode([text[:max_chars] for text in texts], raw) if texts else []
     for row, tokens in enumerate(ids):
         if len(tokens) <= tokenizer.special_tokens:  # blank, or nothing but markup
             raise InputError(f"text {row + 1} of {len(texts)} is empty; give at least one word")

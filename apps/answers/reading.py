@@ -6,6 +6,7 @@ It takes its limits before it reads a byte, and prints {"text", "headings"} or {
 import json
 import sys
 from importlib import import_module
+from typing import Any
 
 from runtimes.errors import InputError
 
@@ -28,19 +29,23 @@ def limit(seconds: int) -> None:
         resource.setrlimit(what, (most, most))
 
 
-def main(kind: str, seconds: int) -> None:
-    limit(seconds)
-    data = sys.stdin.buffer.read()
+def answer(kind: str, data: bytes) -> dict[str, Any]:
+    """{"text", "headings"} of a file, or {"error": one line}; whatever is in it, nothing is raised."""
     try:
         plain = import_module(f"apps.answers.formats.{kind}").read(data)
-        found = {"text": plain.text, "headings": [[h.start, h.level, h.title] for h in plain.headings]}
+        return {"text": plain.text, "headings": [[h.start, h.level, h.title] for h in plain.headings]}
     except InputError as error:
-        found = {"error": str(error)}
+        return {"error": str(error)}
     except MemoryError:
-        found = {"error": f"needs over {MEMORY >> 20} MB of memory to read; split it"}
+        return {"error": f"needs over {MEMORY >> 20} MB of memory to read; split it"}
     except Exception as error:  # a parser of an untrusted file raises whatever it meets
         reason = " ".join(str(error).split())[:150] or type(error).__name__
-        found = {"error": f"a damaged file ({reason}); save it again"}
+        return {"error": f"a damaged file ({reason}); save it again"}
+
+
+def main(kind: str, seconds: int) -> None:
+    limit(seconds)
+    found = answer(kind, sys.stdin.buffer.read())
     sys.stdout.buffer.write(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
 
 

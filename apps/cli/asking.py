@@ -1,11 +1,13 @@
-"""What `edgewise run` prints of a collection's answers: the answer, its sentence, and where that stands."""
+"""What `edgewise run` prints of answers from documents, of a reader, of an embedder."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from apps.cli.options import emit
 from runtimes.ask import Answered, Asker, Found
+from runtimes.errors import InputError
 
 MOST = 3  # answers, and sources of each, that are printed
 
@@ -47,3 +49,32 @@ def _print_found(found: Found) -> None:
         end = source.document_start + source.end - source.start
         print(f"    {place}, characters {source.document_start}–{end}")
         print(f"    │ {' '.join(source.sentence.split())}")
+
+
+def read(model: Any, questions: Sequence[str], passage: Path, as_json: bool) -> None:
+    """A reader's answers from one text file."""
+    try:
+        text = passage.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{passage}: {error.strerror}; name a text file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{passage}: not UTF-8; convert it") from None
+    answers = model.answers([(question, text) for question in questions])
+    if as_json:
+        rows = zip(questions, answers, strict=True)
+        emit([{"question": question, **asdict(answer)} for question, answer in rows])
+        return
+    for question, answer in zip(questions, answers, strict=True):
+        said = f"{answer.text}  ({answer.confidence:.0%}, at {answer.start})"
+        print(f"{said if answer.found else 'not in this passage'}  │ {' '.join(question.split())[:80]}")
+
+
+def near(model: Any, texts: Sequence[str], as_json: bool) -> None:
+    """The vectors of texts; in a terminal, the cosine of each with each."""
+    vectors = model(texts)
+    if as_json:
+        rows = zip(texts, vectors, strict=True)
+        emit([{"text": text, "vector": vector.tolist()} for text, vector in rows])
+        return
+    for text, row in zip(texts, vectors @ vectors.T, strict=True):
+        print(f"{'  '.join(f'{value:6.3f}' for value in row)}  │ {' '.join(text.split())[:80]}")

@@ -15,6 +15,9 @@ MAX_BYTES = 64 << 20
 def run(
     bundle: Annotated[Path, typer.Argument(help="A bundle (folder or .zip), or a checkpoint.")],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; none: one a line from stdin.")] = None,
+    passage: Annotated[
+        Path | None, typer.Option(help="The text file that a reader's questions are about.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Which words spoke for the label.")] = False,
     top_k: Annotated[int, typer.Option(help="How many labels to print.", min=1)] = 3,
     engine: Engine = None,
@@ -22,16 +25,34 @@ def run(
     threads: Threads = 1,
     json: Json = False,
 ) -> None:
-    """Answer texts with a bundle, on the engine that is here; questions with the bundle of a collection."""
+    """Answer texts with a bundle, on the engine that is here.
+
+    Questions with the bundle of a collection, or with a reader and a --passage; two or more texts with an
+    embedder, which tells how near they are.
+    """
+    from apps.cli import asking
     from runtimes.load import load
 
     wanted = texts or _lines()
     model = load(bundle, engine=engine, variant=variant, threads=threads)
-    if model.describe()["task"] == "answers":
-        from apps.cli.asking import tell
-
-        tell(model, wanted, json)
+    task = model.describe()["task"]
+    if (passage is None) == (task == "question-answering"):
+        raise InputError(
+            "a reader needs --passage FILE" if passage is None else f"--passage is for readers, not {task}"
+        )
+    if explain and task != "text-classification":
+        raise InputError(f"--explain is for text-classification, not {task}")
+    if task == "answers":
+        asking.tell(model, wanted, json)
         return
+    if passage is not None:
+        asking.read(model, wanted, passage, json)
+        return
+    if task == "feature-extraction":
+        asking.near(model, wanted, json)
+        return
+    if task != "text-classification":
+        raise InputError(f"{bundle}: task {task} is not answered here")
     answers = model(wanted, top_k=top_k)
     explained = [model.explain(text) for text in wanted] if explain else [None] * len(wanted)
     if json:

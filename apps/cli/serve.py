@@ -44,6 +44,9 @@ def serve(
         from runtimes.load import load
 
         model = load(bundle, engine=engine, variant=variant, threads=threads)
+        task = model.describe()["task"]
+        if task != "text-classification":
+            raise InputError(f"{bundle}: {task} is not served alone; a reader is with --documents FOLDER")
         run_server(
             model, ServeConfig(host=host, port=port, per_minute=rate, open_without_key=open_without_key)
         )

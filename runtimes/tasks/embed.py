@@ -32,8 +32,11 @@ class Embedder:
         return self.run(self.prepare(texts))
 
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
-        """Clean, tokenize, sort by length and pad; a text longer than `max_tokens` is cut."""
-        return prepare(texts, self.tokenizer, self.limits["max_chars"], self.session.lengths)
+        """Tokenize, sort by length and pad; a text longer than `max_tokens` is cut.
+
+        Texts are read as they are, markup too, as sentence-transformers reads them.
+        """
+        return prepare(texts, self.tokenizer, self.limits["max_chars"], self.session.lengths, raw=True)
 
     def run(self, prepared: Sequence[Prepared]) -> np.ndarray:
         """Vectors of prepared batches, in the order of the texts."""

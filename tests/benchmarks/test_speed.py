@@ -71,3 +71,22 @@ def test_answer_optimum(benchmark, tiny_bundle):
         return int(model(**tokenizer(TEXT, return_tensors="pt")).logits.argmax())
 
     benchmark(answer)
+
+
+@pytest.mark.benchmark(group="text to vector")
+def test_vector(benchmark, answer_parts):
+    benchmark(load(answer_parts["embedder"], variant="onnx-int8", threads=1), TEXT)
+
+
+@pytest.mark.benchmark(group="text to vector")
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_vector_sentence_transformers(benchmark, tiny_base, backend):
+    import torch
+    from sentence_transformers import SentenceTransformer, models
+
+    torch.set_num_threads(1)
+    how = {"provider": "CPUExecutionProvider", "export": True} if backend == "onnx" else {}
+    words = models.Transformer(str(tiny_base), max_seq_length=64, backend=backend, model_args=how)
+    pooling = models.Pooling(words.auto_model.config.hidden_size, pooling_mode="mean")
+    model = SentenceTransformer(modules=[words, pooling, models.Normalize()], device="cpu")
+    benchmark(model.encode, TEXT, show_progress_bar=False)

@@ -88,6 +88,7 @@ def s3(folder):
         do("radosgw-admin", "user", "create", "--uid=tests", "--display-name=tests",
            f"--access-key={KEY}", f"--secret-key={SECRET}")  # fmt: skip
         wait(f"http://127.0.0.1:{port}")
+        make_bucket(port)
         yield {
             "aws_endpoint": f"http://127.0.0.1:{port}",
             "aws_access_key_id": KEY,
@@ -99,6 +100,14 @@ def s3(folder):
         for process in reversed(running):
             process.kill()
             process.wait()
+
+
+def make_bucket(port):
+    from pyarrow.fs import S3FileSystem
+
+    keys = {"access_key": KEY, "secret_key": SECRET, "region": "us-east-1"}
+    place = {"endpoint_override": f"127.0.0.1:{port}", "scheme": "http"}
+    S3FileSystem(**keys, **place, allow_bucket_creation=True).create_dir("tests")
 
 
 QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

@@ -59,7 +59,7 @@ def test_the_command_prints_its_table_and_keeps_what_it_learned(
     monkeypatch.setattr(sys, "argv", ["x", *map(str, words), "--questions", "9", "--out", str(out)])
     end_to_end.main()
     table = capsys.readouterr().out
-    assert table.count("| learned |") == table.count("| the reader, 0.5 |") == 2
+    assert table.count("| reader and search |") == table.count("| the reader alone |") == 2
     assert "9 questions of held-out articles on 6 passages" in table
     told = json.loads(out.read_text())
     assert told["k"] == 3 and told["test"]["n"] == 18

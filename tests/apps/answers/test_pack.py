@@ -1,8 +1,11 @@
 """What goes into a collection's bundle: a compact file, and questions made of its own sentences."""
 
+import shutil
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +15,7 @@ from apps.answers.cloze import question_from, questions_from
 from apps.answers.compact import compact, passages_evenly
 from apps.answers.documents import Parsed
 from apps.answers.footprint import memory, sizes
-from apps.answers.pack import export_collection
+from apps.answers.pack import export_collection, require_its_embedder
 from apps.answers.store import SqliteStore
 from export.pack import zipped
 from runtimes.errors import InputError
@@ -77,3 +80,15 @@ def test_the_footprint_tells_parts_and_memory(tiny_answers, tmp_path):
     assert "| reader |" in told and "| index.sqlite |" in told and "| the .zip |" in told
     found = memory(packed)
     assert 10 < found["opened_mb"] <= found["peak_rss_mb"] < 2_000
+
+
+def test_another_embedder_is_refused(answer_parts, tiny_collection, tmp_path):
+    """Vectors of the same size that point elsewhere."""
+    require_its_embedder(tiny_collection, answer_parts["embedder"])
+    other = Path(shutil.copy(tiny_collection, tmp_path / "other.sqlite"))
+    with closing(sqlite3.connect(other, isolation_level=None)) as connection:
+        for id, vector in connection.execute("SELECT passage, vector FROM vectors").fetchall():
+            turned = np.roll(np.frombuffer(vector, np.int8), 1).tobytes()
+            connection.execute("UPDATE vectors SET vector = ? WHERE passage = ?", [turned, id])
+    with pytest.raises(InputError, match="not the collection's"):
+        require_its_embedder(other, answer_parts["embedder"])

@@ -28,13 +28,7 @@ def need_lance():
         pytest.skip("no lancedb")
 
 
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory):
-    with s3(tmp_path_factory.mktemp("s3")) as options:
-        yield options
-
-
-@pytest.fixture(params=["sqlite", "lance", pytest.param("s3", marks=pytest.mark.device)])
+@pytest.fixture(params=["sqlite", "lance"])
 def make(request, tmp_path):
     """A function that opens the same collection, again and again."""
     opened = []
@@ -42,16 +36,8 @@ def make(request, tmp_path):
     def open_(embed=TOY, digest="toy-32"):
         if request.param == "sqlite":
             opened.append(SqliteStore(tmp_path / "c.sqlite", embed, digest))
-            return opened[-1]
-        need_lance()
-        from apps.answers.lance import LanceStore
-
-        if request.param == "lance":
-            opened.append(LanceStore(str(tmp_path / "c"), embed, digest))
         else:
-            options = request.getfixturevalue("endpoint")
-            place = f"s3://tests/{tmp_path.name}"
-            opened.append(LanceStore(place, embed, digest, options))
+            opened.append(lance(str(tmp_path / "c"), embed, digest))
         return opened[-1]
 
     yield open_
@@ -59,9 +45,19 @@ def make(request, tmp_path):
         store.close()
 
 
+def lance(place, embed, digest, options=None):
+    need_lance()
+    from apps.answers.lance import LanceStore
+
+    return LanceStore(place, embed, digest, options)
+
+
 @pytest.fixture
 def store(make):
-    store = make()
+    return filled(make())
+
+
+def filled(store):
     store.add(CATS, "cats")
     store.add(WHEAT, "wheat")
     return store
@@ -170,6 +166,23 @@ def test_questions_are_answered_while_documents_come_and_go(store):
         thread.join()
     assert not failed
     assert sorted(one.id for one in store.entries()) == ["cats", "wheat"]
+
+
+@pytest.mark.device
+def test_the_same_on_a_real_s3_endpoint(tmp_path):
+    need_lance()
+    with s3(tmp_path) as options:
+
+        def make(embed=TOY, digest="toy-32", place="one"):
+            return lance(f"s3://tests/{place}", embed, digest, options)
+
+        test_a_document_is_found_by_words_by_vector_and_by_both(filled(make()))
+        test_what_another_opener_deleted_is_not_found(make, make())
+        test_filters_hold_for_words_and_vectors(filled(make(place="two")))
+        test_add_get_list_update_delete(filled(make(place="three")))
+        test_questions_are_answered_while_documents_come_and_go(filled(make(place="four")))
+        with pytest.raises(InputError, match="cannot be opened"):
+            lance("s3://no-such-bucket/x", TOY, "toy-32", options | {"aws_secret_access_key": "wrong"})
 
 
 def test_a_failed_write_leaves_nothing(make):
