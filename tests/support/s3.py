@@ -74,20 +74,26 @@ def s3(folder):
         running.append(subprocess.Popen([*command, "-c", config, "-f"], cwd=folder, **QUIET))
 
     def do(*command):
-        subprocess.run([*command, "-c", config], cwd=folder, check=True, timeout=60, **QUIET)
+        subprocess.run([*command, "-c", config], cwd=folder, check=True, timeout=120, **QUIET)
+
+    def up():
+        if running[-1].poll() is not None:  # it gives up where it asks before the monitor's map has come
+            start("ceph-osd", "-i", "0")
+        return b'"num_up_osds":1' in heard("ceph", "osd", "stat", "--format=json", "-c", config)
 
     try:
         place = f"[v1:127.0.0.1:{mon}]"
         do("monmaptool", "--create", "--fsid", fsid, "--addv", "a", place, folder / "map")
         do("ceph-mon", "--mkfs", "-i", "a", "--monmap", folder / "map")
         start("ceph-mon", "-i", "a")
-        do("ceph", "osd", "new", disk)
+        until(lambda: heard("ceph", "osd", "new", disk, "-c", config))
         do("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", disk)
         start("ceph-osd", "-i", "0")
-        start("radosgw", "-n", "client.rgw", f"--rgw-frontends=beast endpoint=127.0.0.1:{port}")
+        until(up)
         do("radosgw-admin", "user", "create", "--uid=tests", "--display-name=tests",
            f"--access-key={KEY}", f"--secret-key={SECRET}")  # fmt: skip
-        wait(f"http://127.0.0.1:{port}")
+        start("radosgw", "-n", "client.rgw", f"--rgw-frontends=beast endpoint=127.0.0.1:{port}")
+        until(lambda: answers(f"http://127.0.0.1:{port}"))
         make_bucket(port)
         yield {
             "aws_endpoint": f"http://127.0.0.1:{port}",
@@ -119,12 +125,22 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait(address, seconds=60):
+def heard(*command):
+    """What it prints; nothing where it fails, as all may that ask before the monitor's map has come."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60, check=False)
+    return b"" if done.returncode else done.stdout
+
+
+def answers(address):
+    try:
+        return bool(urllib.request.urlopen(address, timeout=5))
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def until(true, seconds=120):
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            urllib.request.urlopen(address, timeout=5)
-            return
-        except (OSError, urllib.error.URLError):
-            time.sleep(0.2)
-    raise TimeoutError(f"{address} did not answer")
+    while not true():
+        if time.monotonic() > end:
+            raise TimeoutError(f"Ceph did not start within {seconds} s")
+        time.sleep(0.2)
