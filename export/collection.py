@@ -138,9 +138,8 @@ def _clear(asker: Asker, question: str) -> Golden | None:
 
 def _places_are_close(evidence: Sequence[Evidence], calibration: Calibration, text: str) -> bool:
     """Whether another place says the same as surely as the first, so that either could come first."""
-    groups = grouped(evidence)
-    for group in groups:
-        sure = sorted(calibration.confidences(group, groups), reverse=True)
+    for group in grouped(evidence):
+        sure = sorted(map(calibration.confidence, group), reverse=True)
         if any(one.reading.text == text for one in group) and len(sure) > 1:
             return sure[0] - sure[1] < CLEAR_PLACE
     return False

@@ -179,25 +179,27 @@ def check_question(question: Any) -> str:
 
 
 def decide(question: str, evidence: Sequence[Evidence], calibration: Calibration) -> Answered:
-    """Merge, rank, and keep what is over the threshold, and with the best what is close to it."""
-    every = ranked(evidence, calibration)
-    found = [one for one in every if one.confidence >= calibration.threshold]
-    rival = second(every) if found else None
-    if rival is None or found[0].confidence - rival.confidence >= calibration.margin:
-        return Answered(question, found, None, len(evidence))
-    return Answered(question, every[: max(2, len(found))], which(found[0], rival), len(evidence))
+    """Merge, rank, and keep what is over the threshold."""
+    found = [one for one in ranked(evidence, calibration) if one.confidence >= calibration.threshold]
+    other = second(found)
+    close = other is not None and is_close(found[0], other, calibration)
+    return Answered(question, found, which(found[0], found[1]) if close else None, len(evidence))
 
 
-def second(every: Sequence[Found]) -> Found | None:
+def is_close(first: Found, other: Found, calibration: Calibration) -> bool:
+    """Whether it is worth asking which of two answers is meant."""
+    near = first.confidence - other.confidence < calibration.margin
+    return near and other.confidence >= calibration.rival
+
+
+def second(found: Sequence[Found]) -> Found | None:
     """The answer that could be meant instead of the first: the next one, unless one is within the other."""
-    return every[1] if len(every) > 1 and not nested(every[0].text, every[1].text) else None
+    return found[1] if len(found) > 1 and not nested(found[0].text, found[1].text) else None
 
 
 def ranked(evidence: Sequence[Evidence], calibration: Calibration) -> list[Found]:
     """Every answer that was read, the most probable first, each with all its places."""
-    groups = grouped(evidence)
-    judged = [(calibration.confidences(group, groups), group) for group in groups]
-    found = [_found(confidences, group) for confidences, group in judged]
+    found = [_found(group, calibration) for group in grouped(evidence)]
     return sorted(found, key=lambda one: -one.confidence)
 
 
@@ -229,9 +231,10 @@ def _overlaps(one: Evidence, group: Sequence[Evidence]) -> bool:
     )
 
 
-def _found(confidences: Sequence[float], group: Sequence[Evidence]) -> Found:
-    best_first = sorted(zip(confidences, group, strict=True), key=lambda pair: -pair[0])
-    return Found(best_first[0][1].reading.text, best_first[0][0], [_source(one) for _, one in best_first])
+def _found(group: Sequence[Evidence], calibration: Calibration) -> Found:
+    best_first = sorted(group, key=lambda one: -calibration.confidence(one))
+    best = best_first[0]
+    return Found(best.reading.text, calibration.confidence(best), [_source(one) for one in best_first])
 
 
 def _source(one: Evidence) -> Source:

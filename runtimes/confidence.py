@@ -1,7 +1,7 @@
 """How sure an answer is: what the reader says and how well the search found its passage, together."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from runtimes.tasks.answer import Reading, sigmoid
 if TYPE_CHECKING:
     from runtimes.ask import Hit
 
-FEATURES = ("reader", "bm25", "dense", "support", "rival")
+FEATURES = ("reader", "bm25", "dense")
 SUREST = 12.0  # the reader's log-odds count no further
 MAX_K = 50
 MOST_WEIGHT = 1_000_000
@@ -36,50 +36,36 @@ class Evidence:
         p = min(max(self.reading.confidence, 1e-9), 1 - 1e-9)
         return min(max(math.log(p / (1 - p)), -SUREST), SUREST)
 
+    @property
+    def features(self) -> dict[str, float]:
+        """The regression's inputs by name."""
+        bm25, dense = self.hit.bm25, self.hit.dense
+        return {"reader": self.odds, "bm25": 1 / bm25 if bm25 else 0.0, "dense": 1 / dense if dense else 0.0}
+
 
 @dataclass(frozen=True)
 class Calibration:
     """Weights of a logistic regression over what speaks for a reading, and what is decided by its result.
 
-    reader: log-odds of the reader's confidence; bm25, dense: 1 / rank in that search (0: not found by it);
-    support: log of the number of places that say the same; rival: the reader's log-odds of the best other
-    answer. Nothing under `threshold` is answered; two answers closer than `margin` are asked back. `k`:
-    passages to read. The defaults are the reader's own word, a little helped by the search: learn better
-    ones with `trainers.asking`.
+    reader: log-odds of the reader's confidence; bm25, dense: 1 / rank in that search (0: not found by it).
+    Nothing under `threshold` is answered. Where the second answer is at least as probable as `rival` and
+    closer than `margin` to the first, it is asked back which is meant. `k`: passages to read. The defaults
+    are the reader's own word, a little helped by the search: `trainers.asking` learns better ones. (The
+    number of places that say the same and the best other answer were tried as inputs: neither helped.)
     """
 
     reader: float = 1.0
     bm25: float = 0.5
     dense: float = 0.5
-    support: float = 0.3
-    rival: float = 0.0
     shift: float = -0.5
     threshold: float = 0.5
+    rival: float = 0.5
     margin: float = 0.1
-    k: int = 8
+    k: int = 5
 
-    def confidences(self, group: Sequence[Evidence], groups: Sequence[Sequence[Evidence]]) -> list[float]:
-        """For each place of one answer the probability that it is right, beside all answers read."""
-        return [
-            sigmoid(self.shift + sum(getattr(self, name) * value for name, value in row.items()))
-            for row in rows_of(group, groups)
-        ]
-
-
-def rows_of(group: Sequence[Evidence], groups: Sequence[Sequence[Evidence]]) -> list[dict[str, float]]:
-    """The regression's inputs, by name, for each place of one answer."""
-    others = [one.odds for other in groups if other is not group for one in other]
-    rival = max(others, default=-SUREST)
-    return [
-        {
-            "reader": one.odds,
-            "bm25": 1 / one.hit.bm25 if one.hit.bm25 else 0.0,
-            "dense": 1 / one.hit.dense if one.hit.dense else 0.0,
-            "support": math.log(len(group)),
-            "rival": rival,
-        }
-        for one in group
-    ]
+    def confidence(self, one: Evidence) -> float:
+        """The probability that a reading is right."""
+        return sigmoid(self.shift + sum(getattr(self, name) * x for name, x in one.features.items()))
 
 
 def calibration_from(told: Mapping[str, Any], where: str) -> Calibration:

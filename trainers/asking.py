@@ -5,22 +5,25 @@ From questions with known answers that were asked of the collection, and questio
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from runtimes.ask import Answered, Found, decide, grouped, ranked, second
-from runtimes.confidence import FEATURES, Calibration, Evidence, rows_of
+from runtimes.ask import Answered, Found, decide, is_close, ranked, second
+from runtimes.confidence import FEATURES, Calibration, Evidence
 from runtimes.errors import InputError
 from trainers.spans import best_threshold, exact_match, f1, span_report
 
 Read = Sequence[Sequence[Evidence]]  # a question each: what was read in the passages that were found
 Golds = Sequence[Sequence[str]]  # a question each: its right answers, none where nothing answers it
 COVERAGES = (0.2, 0.4, 0.6, 0.8, 1.0)
-# Asking back pays where the second answer is right at least half as often as the first.
-WORTH = 0.5
+# Asking back pays where the second answer is right at least half as often as the first, and one of the two at
+# least in every third case; fewer cases than these tell nothing.
+WORTH, EITHER, LEAST = 0.5, 1 / 3, 10
 MOST_ASKED_BACK = 0.15  # of the questions that are answered
-MARGINS = tuple(round(0.02 * step, 2) for step in range(26))
+MARGINS = (0.05, 0.1, 0.15, 0.2, 0.3)
+RIVALS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 
 
 def learn(read: Read, golds: Golds, k: int) -> Calibration:
@@ -31,7 +34,7 @@ def learn(read: Read, golds: Golds, k: int) -> Calibration:
     weighed = replace(_weights(read, golds), k=k)
     answers = [ranked(one, weighed) for one in read]
     bounded = replace(weighed, threshold=_threshold(answers, golds))
-    return replace(bounded, margin=_margin(answers, golds, bounded.threshold))
+    return _asking_back(answers, golds, bounded)
 
 
 def _weights(read: Read, golds: Golds) -> Calibration:
@@ -40,10 +43,9 @@ def _weights(read: Read, golds: Golds) -> Calibration:
 
     rows, right = [], []
     for evidence, gold in zip(read, golds, strict=True):
-        groups = grouped(evidence)
-        for group in groups:
-            rows += [[row[name] for name in FEATURES] for row in rows_of(group, groups)]
-            right += [bool(gold) and exact_match(one.reading.text, gold) == 1 for one in group]
+        for one in (one for one in evidence if one.reading.text.strip()):
+            rows.append([one.features[name] for name in FEATURES])
+            right.append(bool(gold) and exact_match(one.reading.text, gold) == 1)
     x, y = np.array(rows, float).reshape(-1, len(FEATURES)), np.array(right, bool)
     if not len(y) or y.all() or not y.any():
         raise InputError("asking: the readings are all right or all wrong; take more questions")
@@ -65,23 +67,31 @@ def _threshold(answers: Sequence[Sequence[Found]], golds: Golds) -> float:
     return min(best_threshold(sure, gain, [not gold for gold in golds]), 1.0)
 
 
-def _margin(answers: Sequence[Sequence[Found]], golds: Golds, threshold: float) -> float:
-    """The widest margin within which the second answer is worth naming."""
-    pairs, answered = [], 0
+def _asking_back(answers: Sequence[Sequence[Found]], golds: Golds, bounded: Calibration) -> Calibration:
+    """With the bounds within which most second answers are worth naming; the stated ones where none are."""
+    pairs: list[tuple[Found, Found, list[bool]]] = []
+    answered = 0
     for found, gold in zip(answers, golds, strict=True):
-        over = bool(found) and found[0].confidence >= threshold
-        answered += over
-        rival = second(found) if over else None
-        if rival is not None:
-            right = [bool(gold) and exact_match(one.text, gold) == 1 for one in (found[0], rival)]
-            pairs.append((found[0].confidence - rival.confidence, *right))
-    best = 0.0
-    for margin in MARGINS:
-        close = [pair for pair in pairs if pair[0] < margin]
-        first, other = (sum(pair[place] for pair in close) for place in (1, 2))
-        if close and other >= WORTH * first and len(close) <= MOST_ASKED_BACK * answered:
-            best = margin
+        over = [one for one in found if one.confidence >= bounded.threshold]
+        answered += bool(over)
+        other = second(over)
+        if other is not None:
+            right = [bool(gold) and exact_match(one.text, gold) == 1 for one in (over[0], other)]
+            pairs.append((over[0], other, right))
+    best, most = bounded, 0
+    for rival, margin in product(RIVALS, MARGINS):
+        tried = replace(bounded, rival=rival, margin=margin)
+        close = [right for first, other, right in pairs if is_close(first, other, tried)]
+        if len(close) > most and _worth(close, answered):
+            best, most = tried, len(close)
     return best
+
+
+def _worth(close: Sequence[Sequence[bool]], answered: int) -> bool:
+    """Whether to ask back in these cases; each has whether the first and the second answer are right."""
+    first, other = (sum(pair[place] for pair in close) for place in (0, 1))
+    enough = LEAST <= len(close) <= MOST_ASKED_BACK * answered
+    return enough and other >= WORTH * first and first + other >= EITHER * len(close)
 
 
 def measure(read: Read, golds: Golds, calibration: Calibration) -> dict[str, Any]:

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+
+from apps.answers.store import told
 from runtimes.errors import InputError
 
 
@@ -32,7 +35,21 @@ def compact(source: Path, out: Path) -> Path:
 
 def passages_evenly(index: Path, count: int) -> Iterator[str]:
     """The texts of up to `count` passages, spread evenly over the collection."""
+    for _, text, _ in _evenly(index, count):
+        yield text
+
+
+def vectors_evenly(index: Path, count: int) -> list[tuple[str, np.ndarray]]:
+    """Of such passages the text as it was embedded, and its int8 vector."""
+    return [
+        (told(heading, text), np.frombuffer(vector, np.int8))
+        for heading, text, vector in _evenly(index, count)
+    ]
+
+
+def _evenly(index: Path, count: int) -> Iterator[tuple[str, str, bytes]]:
+    one = "SELECT heading, text, vector FROM passages JOIN vectors ON passage = id WHERE id = ?"
     with closing(sqlite3.connect(f"{index.resolve().as_uri()}?mode=ro", uri=True)) as connection:
         ids = [row[0] for row in connection.execute("SELECT id FROM passages ORDER BY id")]
         for id in ids[:: max(1, len(ids) // count)][:count]:
-            yield connection.execute("SELECT text FROM passages WHERE id = ?", [id]).fetchone()[0]
+            yield connection.execute(one, [id]).fetchone()

@@ -39,6 +39,20 @@ class Part:
     golds: list[list[str]]
     seconds: float
 
+    def of(self, k: int) -> "Part":
+        """The same with the first `k` passages alone."""
+        return replace(self, read=[one[:k] for one in self.read])
+
+    def without_ranks(self) -> "Part":
+        """The same, not knowing how well a passage was found."""
+        blind = [[_without_rank(one) for one in row] for row in self.read]
+        return replace(self, read=blind)
+
+
+def _without_rank(one: Evidence) -> Evidence:
+    hit: Any = one.hit
+    return replace(one, hit=replace(hit, bm25=None, dense=None))
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -50,14 +64,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="Where the calibration of the first k and figures go.")
     options = parser.parse_args()
     reader, embedder = (load(path, threads=options.threads) for path in (options.reader, options.embedder))
-    found = [figures(reader, embedder, k, options.questions) for k in options.k]
+    validation, test, passages = gather(reader, embedder, max(options.k), options.questions)
+    found = [figures(validation.of(k), test.of(k), k, passages) for k in options.k]
     print(table(found))
     if options.out is not None:
         write_json(options.out, {**found[0], "reader": reader.describe(), "embedder": embedder.describe()})
 
 
-def figures(reader: Any, embedder: Any, k: int, most: int) -> dict[str, Any]:
-    """The calibration learned on the validation articles, and the figures of the test articles."""
+def gather(reader: Any, embedder: Any, k: int, most: int) -> tuple[Part, Part, int]:
+    """The validation articles' questions, the test articles', and how many passages they were asked of."""
     recipe = read_recipe(RECIPE)
     splits = prepare_questions(recipe.data.name, replace(recipe.questions, impossible=0.0)).splits
     with TemporaryDirectory(prefix="edgewise-") as folder:
@@ -68,7 +83,11 @@ def figures(reader: Any, embedder: Any, k: int, most: int) -> dict[str, Any]:
             ask_both(reader, embedder, (whole, without), _some(splits[name], most), k)
             for name in ("validation", "test")
         )
-        passages = whole.describe()["passages"]
+        return validation, test, int(whole.describe()["passages"])
+
+
+def figures(validation: Part, test: Part, k: int, passages: int) -> dict[str, Any]:
+    """The calibration learned on the validation articles, and the figures of the test articles."""
     learned = learn(validation.read, validation.golds, k)
     return {
         "k": k,
@@ -76,10 +95,14 @@ def figures(reader: Any, embedder: Any, k: int, most: int) -> dict[str, Any]:
         "questions": len(test.read) // 2,
         "calibration": asdict(learned),
         "test": measure(test.read, test.golds, learned),
-        "unlearned": measure(test.read, test.golds, replace(Calibration(), k=k)),
+        "alone": _alone(validation.without_ranks(), test.without_ranks(), k),
         "in_passages": _reachable(test),
         "seconds": test.seconds,
     }
+
+
+def _alone(validation: Part, test: Part, k: int) -> dict[str, Any]:
+    return measure(test.read, test.golds, learn(validation.read, validation.golds, k))
 
 
 def _remembering(embedder: Any) -> Callable[[list[str]], np.ndarray]:
@@ -131,7 +154,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
         "|---:|---|" + "---:|" * 13,
     ]
     for one in found:
-        for name, title in (("unlearned", "the reader, 0.5"), ("test", "learned")):
+        for name, title in (("alone", "the reader alone"), ("test", "reader and search")):
             lines.append(_row(one, one[name], title))
     first = found[0]
     lines.append(

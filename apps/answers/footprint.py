@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--reader", type=Path, required=True)
     parser.add_argument("--embedder", type=Path, required=True)
     parser.add_argument("--passages", type=int, default=10_000)
+    parser.add_argument("--questions", type=Path, help="For the golden answers, one a line.")
+    parser.add_argument("--calibration", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/footprint"))
     parser.add_argument("--on", action="append", default=[], help="A device, such as pi@HOST.")
     options = parser.parse_args()
@@ -54,7 +56,9 @@ def main() -> None:
         fill(source, options.embedder, options.passages)
     folder, packed = options.out / "answers.bundle", options.out / "answers.zip"
     for out in (folder, packed):
-        told = export_collection(source, options.reader, options.embedder, out, None, None)
+        told = export_collection(
+            source, options.reader, options.embedder, out, options.questions, options.calibration
+        )
         print(json.dumps(told))
     print(sizes(folder, packed))
     for out in (folder, packed):

@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from apps.answers.cloze import questions_from
-from apps.answers.compact import compact, passages_evenly
+from apps.answers.compact import compact, passages_evenly, vectors_evenly
 from export.collection import pack_collection
 from runtimes.confidence import Calibration, calibration_from
 from runtimes.errors import InputError
+from runtimes.load import load
 
 MOST_BYTES = 4 << 20
 TRIED = 240  # passages that questions are made of, where nobody gives any
+PROBES, ALIKE = 8, 0.9  # passages that are embedded again, and the mean cosine that they must reach
 
 
 def export_collection(
@@ -29,6 +33,7 @@ def export_collection(
     learned = read_calibration(calibration) if calibration else None
     with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
         index = compact(source, Path(folder) / "index.sqlite")
+        require_its_embedder(index, embedder)
         asked = _lines(questions) if questions else questions_from(passages_evenly(index, TRIED))
         packed = pack_collection(index, reader, embedder, asked, out, learned)
         size = index.stat().st_size
@@ -38,6 +43,24 @@ def export_collection(
         "index_bytes": size,
         "golden": packed.questions,
     }
+
+
+def require_its_embedder(index: Path, embedder: Path) -> None:
+    """Raises InputError unless the embedder makes about the vectors that the index has.
+
+    Another variant of the same model does; another model's vectors point elsewhere, whatever their size.
+    """
+    rows = vectors_evenly(index, PROBES)
+    made = load(embedder)([text for text, _ in rows])
+    kept = np.stack([vector for _, vector in rows]).astype(np.float32)
+    if made.shape != kept.shape:
+        raise InputError(f"{embedder}: {made.shape[1]} dimensions, the collection's vectors {kept.shape[1]}")
+    cosines = (made * kept).sum(axis=1) / np.maximum(np.linalg.norm(kept, axis=1), 1e-9)
+    if not cosines.mean() >= ALIKE:
+        raise InputError(
+            f"{embedder}: its vectors are not the collection's (cosine {cosines.mean():.2f}); name the "
+            "embedder that made them, or index the collection anew"
+        )
 
 
 def read_calibration(path: Path) -> Calibration:

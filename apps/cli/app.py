@@ -1,4 +1,4 @@
-"""The ten verbs, in the order of the flow."""
+"""The verbs, in the order of the flow."""
 
 import typer
 
@@ -8,6 +8,7 @@ from apps.cli.check import check
 from apps.cli.compress import compress
 from apps.cli.doctor import doctor
 from apps.cli.export import export
+from apps.cli.keys import keys
 from apps.cli.report import report
 from apps.cli.run import run
 from apps.cli.serve import serve
@@ -31,6 +32,7 @@ app.command()(export)
 app.command()(check)
 app.command()(run)
 app.command()(serve)
+app.command()(keys)
 app.command()(bench)
 app.command()(report)
 app.command()(doctor)

@@ -4,6 +4,7 @@ from typing import Annotated
 import typer
 
 from apps.cli.options import Engine, Threads, VariantName
+from runtimes.errors import InputError
 
 
 def serve(
@@ -14,20 +15,50 @@ def serve(
     open_without_key: Annotated[
         bool, typer.Option("--open-without-key", help="Let anybody in the network use it.")
     ] = False,
+    documents: Annotated[
+        Path | None, typer.Option(help="With a reader: the folder of its collections and keys.")
+    ] = None,
+    embedder: Annotated[Path | None, typer.Option(help="With --documents: the embedder's bundle.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="With --documents: what was learned about confidence, as JSON.")
+    ] = None,
     engine: Engine = None,
     variant: VariantName = None,
     threads: Threads = 1,
 ) -> None:
     """Serve a bundle over HTTP, with a page to try it.
 
-    POST /classify, GET /health; GET /docs tells the rest.
+    A classifier: POST /classify, GET /health; GET /docs tells the rest. EDGEWISE_API_KEY in the environment
+    asks every client for that key.
 
-    Binds to loopback unless told otherwise. EDGEWISE_API_KEY in the environment asks every client for that
-    key. Texts are never logged.
+    A reader with --documents and --embedder: POST /ask, /documents, /collections; `edgewise keys` makes its
+    keys.
+
+    Binds to loopback unless told otherwise. Texts and questions are never logged.
     """
-    from apps.web.server import ServeConfig
-    from apps.web.server import serve as run_server
-    from runtimes.load import load
+    if documents is None:
+        if embedder or calibration:
+            raise InputError("--embedder and --calibration go with --documents FOLDER")
+        from apps.web.server import ServeConfig
+        from apps.web.server import serve as run_server
+        from runtimes.load import load
 
-    model = load(bundle, engine=engine, variant=variant, threads=threads)
-    run_server(model, ServeConfig(host=host, port=port, per_minute=rate, open_without_key=open_without_key))
+        model = load(bundle, engine=engine, variant=variant, threads=threads)
+        task = model.describe()["task"]
+        if task != "text-classification":
+            raise InputError(f"{bundle}: {task} is not served alone; a reader is with --documents FOLDER")
+        run_server(
+            model, ServeConfig(host=host, port=port, per_minute=rate, open_without_key=open_without_key)
+        )
+        return
+    if embedder is None or engine or variant:
+        raise InputError("--documents needs --embedder BUNDLE, and takes the bundles' own default variants")
+    from apps.answers.models import open_models
+    from apps.answers.pack import read_calibration
+    from apps.answers.service import AnswersConfig
+    from apps.answers.service import serve as run_answers
+
+    learned = read_calibration(calibration) if calibration else None
+    models = open_models(bundle, embedder, threads, learned)
+    config = AnswersConfig(host=host, port=port, per_minute=rate, open_without_key=open_without_key)
+    run_answers(documents, models, config)

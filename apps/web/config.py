@@ -62,9 +62,14 @@ def is_loopback(host: str) -> bool:
 
 def refuse_open_bind(config: ServeConfig) -> None:
     """Raises InputError where anybody in the network could use the model without a key."""
-    if is_loopback(config.host) or config.api_key or config.open_without_key:
+    check_bind(config.host, bool(config.api_key or config.open_without_key), "set EDGEWISE_API_KEY")
+
+
+def check_bind(host: str, allowed: bool, remedy: str) -> None:
+    """Raises InputError for an address that others reach, unless `allowed`. `remedy`: how to set a key."""
+    if allowed or is_loopback(host):
         return
     raise InputError(
-        f"{config.host} can be reached from other machines and no API key is set; set EDGEWISE_API_KEY, "
+        f"{host} can be reached from other machines and no API key is set; {remedy}, "
         "or bind to 127.0.0.1, or say that it is meant to be open (--open-without-key)"
     )

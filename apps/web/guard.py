@@ -6,20 +6,22 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from apps.web.config import ServeConfig, is_loopback
+from apps.web.config import is_loopback
 from apps.web.rate import RateLimit, client_name
 from apps.web.replies import Refused
 
 log = logging.getLogger("edgewise.web")
 
 BODY_SECONDS = 15.0  # a body that drips in slower than this holds a connection for nothing
-CLASSIFY = "/classify"
+
+# What lets a request in: it raises Refused, or gives the receive that the application is to read from.
+Admit = Callable[[Scope, Receive], Awaitable[Receive]]
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -35,32 +37,45 @@ SECURITY_HEADERS = {
 }
 
 
-def guarded(app: ASGIApp, config: ServeConfig, limiter: RateLimit) -> ASGIApp:
-    """`app` behind all checks. What passes has an allowed host and, for /classify, a whole, small body."""
+def guarded(app: ASGIApp, host: str, admit: Admit, known: Container[str]) -> ASGIApp:
+    """`app` behind all checks. What passes has an allowed host, and `admit` has let it in.
 
-    async def admit(scope: Scope, receive: Receive) -> Receive:
-        headers = Headers(scope=scope)
-        check_host(headers.get("host"), config.host)
-        if scope["path"] != CLASSIFY or scope["method"] != "POST":
-            return receive
-        check_caller(headers, scope.get("client"), config.api_key, limiter)
-        check_type(headers)
-        return await whole_body(headers, receive, config.max_body_bytes)
+    `known`: first parts of the paths that may stand in the log as they are, such as "/classify".
+    """
+
+    async def checked(scope: Scope, receive: Receive) -> Receive:
+        check_host(Headers(scope=scope).get("host"), host)
+        return await admit(scope, receive)
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await app(scope, receive, send)
-        return await answer(scope, receive, send, admit, app)
+        return await answer(scope, receive, send, checked, app, known)
 
     return call
+
+
+def door(path: str, key: str | None, limiter: RateLimit, max_body_bytes: int) -> Admit:
+    """Lets POST to `path` in with the key, within the rate, and with a whole, small body of JSON."""
+
+    async def admit(scope: Scope, receive: Receive) -> Receive:
+        headers = Headers(scope=scope)
+        if scope["path"] != path or scope["method"] != "POST":
+            return receive
+        check_caller(headers, scope.get("client"), key, limiter)
+        check_type(headers)
+        return await whole_body(headers, receive, max_body_bytes)
+
+    return admit
 
 
 async def answer(
     scope: Scope,
     receive: Receive,
     send: Send,
-    admit: Callable[[Scope, Receive], Awaitable[Receive]],
+    admit: Admit,
     app: ASGIApp,
+    known: Container[str],
 ) -> None:
     """Lets one request in, adds the headers to what comes back, and writes its line in the log."""
     begin, status = time.perf_counter(), 0
@@ -84,14 +99,14 @@ async def answer(
         await Refused(500, line).reply()(scope, receive, send_with_headers)
     finally:
         milliseconds = (time.perf_counter() - begin) * 1000
-        log.info("%s %s %d %.1f ms", scope["method"], logged_path(scope), status, milliseconds)
+        log.info("%s %s %d %.1f ms", scope["method"], logged_path(scope, known), status, milliseconds)
 
 
-def logged_path(scope: Scope) -> str:
+def logged_path(scope: Scope, known: Container[str]) -> str:
     """The path for the log: a route of ours or a dash. Others could carry a text, as could the query."""
-    route = scope.get("route")
-    known = getattr(route, "path", None) or (CLASSIFY if scope["path"] == CLASSIFY else "-")
-    return str(known)
+    first = "/" + scope["path"].split("/")[1] if "/" in scope["path"] else ""
+    path = getattr(scope.get("route"), "path", None) or (first if first in known else "-")
+    return str(path)
 
 
 def where_it_broke(error: Exception) -> str:
@@ -127,20 +142,34 @@ def check_caller(
     """
     admitted = key is None or same_key(headers.get("authorization"), key)
     name = "key" if key is not None and admitted else client_name(client[0] if client else None)
-    seconds = math.ceil(limiter.take(name))
-    if seconds:
-        line = f"over {limiter.per_minute} requests a minute; try again in {seconds} s"
-        raise Refused(429, line, {"Retry-After": str(seconds)})
+    check_rate(limiter, name)
     if not admitted:
-        line = 'the API key is missing or wrong; send it as the header "Authorization: Bearer KEY"'
-        raise Refused(401, line, {"WWW-Authenticate": "Bearer"})
+        raise wrong_key()
+
+
+def check_rate(limiter: RateLimit, name: str, per_minute: int | None = None) -> None:
+    """Takes one request of that name, whose own rate may differ. Raises Refused (429) over the rate."""
+    seconds = math.ceil(limiter.take(name, per_minute))
+    if seconds:
+        line = f"over {per_minute or limiter.per_minute} requests a minute; try again in {seconds} s"
+        raise Refused(429, line, {"Retry-After": str(seconds)})
+
+
+def wrong_key() -> Refused:
+    """The refusal (401) of everybody whose key is missing, wrong or revoked: one line for all."""
+    line = 'the API key is missing or wrong; send it as the header "Authorization: Bearer KEY"'
+    return Refused(401, line, {"WWW-Authenticate": "Bearer"})
+
+
+def given_key(authorization: str | None) -> str:
+    """What stands behind "Bearer", or nothing."""
+    scheme, _, given = (authorization or "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
 
 
 def same_key(authorization: str | None, key: str) -> bool:
     """Compares in constant time, so that the answer's delay tells nothing about the key."""
-    scheme, _, given = (authorization or "").partition(" ")
-    same = hmac.compare_digest(given.strip().encode("utf-8", "replace"), key.encode())
-    return same and scheme.lower() == "bearer"
+    return hmac.compare_digest(given_key(authorization).encode("utf-8", "replace"), key.encode())
 
 
 def check_type(headers: Headers) -> None:
@@ -155,33 +184,54 @@ def check_type(headers: Headers) -> None:
 async def whole_body(headers: Headers, receive: Receive, most: int) -> Receive:
     """Reads the body, at most `most` bytes, and gives a receive that hands it on in one piece.
 
-    The bound holds for chunked bodies too: what counts is what came, not what was announced.
     Raises Refused: 413 too large, 408 too slow.
     """
-    too_large = Refused(413, f"the body is over {most} bytes; send fewer or shorter texts at a time")
+    parts: list[bytes] = []
+    bounded = bounded_body(headers, receive, most, BODY_SECONDS)
+    more = True
+    while more:
+        message = await bounded()
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "the connection closed before the body was complete; send it again")
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return replay(b"".join(parts), receive)
+
+
+def bounded_body(
+    headers: Headers,
+    receive: Receive,
+    most: int,
+    seconds: float,
+    less: str = "send fewer or shorter texts at a time",
+) -> Receive:
+    """A receive that hands on at most `most` bytes of body and within `seconds`, and then raises Refused.
+
+    The bounds hold for chunked bodies too: what counts is what came, not what was announced.
+    Raises Refused at once where the announced length is too large (413).
+    """
+    too_large = Refused(413, f"the body is over {most} bytes; {less}")
     announced = headers.get("content-length", "0")
     if announced.isdecimal() and int(announced[:20]) > most:
         raise too_large
-    parts: list[bytes] = []
+    size, complete, until = 0, False, time.monotonic() + seconds
 
-    async def read() -> None:
-        size, more = 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Refused(400, "the connection closed before the body was complete; send it again")
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            more = message.get("more_body", False)
-            if size > most:
-                raise too_large
+    async def bounded() -> Message:
+        nonlocal size, complete
+        if complete:
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
+        except TimeoutError:
+            line = f"the body took over {seconds:.0f} s to arrive; send it again"
+            raise Refused(408, line, {"Connection": "close"}) from None
+        size += len(message.get("body", b""))
+        complete = not message.get("more_body", False)
+        if size > most:
+            raise too_large
+        return message
 
-    try:
-        await asyncio.wait_for(read(), BODY_SECONDS)
-    except TimeoutError:
-        line = f"the body took over {BODY_SECONDS:.0f} s to arrive; send it again"
-        raise Refused(408, line, {"Connection": "close"}) from None
-    return replay(b"".join(parts), receive)
+    return bounded
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

@@ -26,12 +26,16 @@ class RateLimit:
         self.max_clients = max_clients
         self.buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client: (tokens, at)
 
-    def take(self, client: str) -> float:
-        """Takes one request from the client's bucket: 0.0, or the seconds until there is one again."""
+    def take(self, client: str, per_minute: int | None = None) -> float:
+        """Takes one request from the client's bucket: 0.0, or the seconds until there is one again.
+
+        `per_minute` is this client's own rate, where it has one.
+        """
         now = self.clock()
-        per_second = self.per_minute / 60
-        tokens, at = self.buckets.pop(client, (float(self.per_minute), now))
-        tokens = min(float(self.per_minute), tokens + (now - at) * per_second)
+        most = float(per_minute or self.per_minute)
+        per_second = most / 60
+        tokens, at = self.buckets.pop(client, (most, now))
+        tokens = min(most, tokens + (now - at) * per_second)
         granted = tokens >= 1
         self.buckets[client] = (tokens - 1 if granted else tokens, now)
         if len(self.buckets) > self.max_clients:

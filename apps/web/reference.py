@@ -5,10 +5,10 @@ from html import escape
 from typing import Any
 
 
-def reference(document: dict[str, Any], base: str) -> str:
+def reference(document: dict[str, Any], base: str, look: str = "/page") -> str:
     """One HTML page with every operation, its fields, examples and errors; `base` is the address for curl.
 
-    All values are escaped.
+    `look`: where the style sheet and the icon lie. All values are escaped.
     """
     schemas = document.get("components", {}).get("schemas", {})
     parts = [
@@ -23,11 +23,11 @@ def reference(document: dict[str, Any], base: str) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}: reference</title>
-<link rel="icon" href="/page/icon.svg" type="image/svg+xml">
-<link rel="stylesheet" href="/page/style.css">
+<link rel="icon" href="{look}/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="{look}/style.css">
 </head>
 <body>
-<header class="top narrow"><a class="brand" href="/"><img src="/page/icon.svg" alt="" width="28" height="28">
+<header class="top narrow"><a class="brand" href="/"><img src="{look}/icon.svg" alt="" width="28" height="28">
 <span>edgewise</span></a>
 <nav><a href="/">Page</a> <a href="/openapi.json">openapi.json</a></nav></header>
 <main class="reference">
@@ -48,10 +48,23 @@ def operation(base: str, path: str, method: str, body: dict[str, Any], schemas: 
         f"<h3>{escape(example['summary'])}</h3>{code(curl(base + path, example['value'], with_key))}"
         for example in content.get("examples", {}).values()
     )
+    about = body.get("description", "")
     return (
         f'<section class="card"><h2><span class="method">{escape(method.upper())}</span> '
         f"<code>{escape(path)}</code></h2><p>{escape(body.get('summary', ''))}</p>"
-        f"{fields(content.get('schema', {}), schemas)}{examples}{replies(body)}</section>"
+        f"{f'<p>{escape(about)}</p>' if about else ''}"
+        f"{parameters(body)}{fields(content.get('schema', {}), schemas)}{examples}{replies(body)}</section>"
+    )
+
+
+def parameters(body: dict[str, Any]) -> str:
+    """A table of what stands in the path, the query and the headers."""
+    return table(
+        "Parameter",
+        [
+            (f"{one['name']} ({one['in']})", kind(one.get("schema", {})), one.get("description", ""))
+            for one in body.get("parameters", [])
+        ],
     )
 
 
@@ -64,15 +77,20 @@ def resolve(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
 def fields(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
     """A table of a request's fields; nothing where there are none."""
     properties = resolve(schema, schemas).get("properties", {})
-    rows = "".join(
-        f"<tr><td><code>{escape(name)}</code></td><td>{escape(kind(field))}</td>"
-        f"<td>{escape(field.get('description', ''))}</td></tr>"
-        for name, field in properties.items()
+    rows = [(name, kind(field), field.get("description", "")) for name, field in properties.items()]
+    return table("Field", rows)
+
+
+def table(what: str, rows: list[tuple[str, str, str]]) -> str:
+    """Name, type and meaning, one a row; nothing where there are none."""
+    body = "".join(
+        f"<tr><td><code>{escape(name)}</code></td><td>{escape(of)}</td><td>{escape(meaning)}</td></tr>"
+        for name, of, meaning in rows
     )
-    if not rows:
+    if not body:
         return ""
-    head = "<thead><tr><th>Field</th><th>Type</th><th>Meaning</th></tr></thead>"
-    return f'<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>'
+    head = f"<thead><tr><th>{what}</th><th>Type</th><th>Meaning</th></tr></thead>"
+    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def kind(field: dict[str, Any]) -> str:
@@ -88,9 +106,8 @@ def replies(body: dict[str, Any]) -> str:
     """The answer's example and the list of errors."""
     shown, errors = "", []
     for status, reply in body.get("responses", {}).items():
-        if status == "200":
-            example = reply["content"]["application/json"].get("example")
-            shown = code(json.dumps(example, indent=1, ensure_ascii=False))
+        if status.startswith("2"):
+            shown = answer(reply)
         else:
             errors.append(f"<li><b>{escape(status)}</b> {escape(reply.get('description', ''))}</li>")
     listed = (
@@ -99,6 +116,16 @@ def replies(body: dict[str, Any]) -> str:
         else ""
     )
     return f"<h3>Answer</h3>{shown}{listed}"
+
+
+def answer(reply: dict[str, Any]) -> str:
+    """The example of an answer, or in words what comes where there is none."""
+    for content in reply.get("content", {}).values():
+        example = content.get("example")
+        if example is not None:
+            text = isinstance(example, str)
+            return code(example if text else json.dumps(example, indent=1, ensure_ascii=False))
+    return f"<p>{escape(reply.get('description', ''))}</p>"
 
 
 def curl(url: str, value: object, with_key: bool) -> str:

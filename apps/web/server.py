@@ -1,8 +1,6 @@
 """The web service over one loaded model: POST /classify, GET /health, the page and its reference."""
 
 import contextlib
-import logging
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
@@ -10,18 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.security import HTTPBearer
-from starlette.exceptions import HTTPException
-from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from apps.web.config import ServeConfig, refuse_open_bind
-from apps.web.guard import guarded
+from apps.web.guard import door, guarded
+from apps.web.listening import listen, run
 from apps.web.rate import RateLimit
 from apps.web.reference import reference
-from apps.web.replies import Refused, from_status, from_validation
+from apps.web.replies import Refused, Wants, add_error_handlers
 from apps.web.schemas import (
     CLASSIFY_EXAMPLE,
     HEALTH_EXAMPLE,
@@ -38,6 +34,8 @@ from runtimes.errors import BundleError, EngineError, InputError
 from runtimes.tasks.classify import Classifier
 
 PAGE = Path(__file__).parent / "page"
+CLASSIFY = "/classify"
+WANTS = Wants('{"text": "…"}', '{"text": "…"} or {"texts": ["…"]}', '"text" or "texts", "top_k", "explain"')
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorReply, "description": "Not JSON"},
@@ -72,31 +70,13 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.add_middleware(guarded, config=config, limiter=RateLimit(config.per_minute, clock))
-    add_error_handlers(app)
+    limiter = RateLimit(config.per_minute, clock)
+    admit = door(CLASSIFY, config.api_key, limiter, config.max_body_bytes)
+    app.add_middleware(guarded, host=config.host, admit=admit, known={CLASSIFY})
+    add_error_handlers(app, {CLASSIFY: WANTS})
     add_api(app, model, config, worker)
     add_pages(app)
     return app
-
-
-def add_error_handlers(app: FastAPI) -> None:
-    """Every error in our own words, as one JSON line."""
-
-    async def refused(_: Request, error: Exception) -> Response:
-        assert isinstance(error, Refused)
-        return error.reply()
-
-    async def invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return from_validation(error.errors()).reply()
-
-    async def status(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return from_status(error.status_code, request.url.path, error.headers).reply()
-
-    app.add_exception_handler(Refused, refused)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, status)
 
 
 def add_api(app: FastAPI, model: Classifier, config: ServeConfig, worker: Worker) -> None:
@@ -108,7 +88,7 @@ def add_api(app: FastAPI, model: Classifier, config: ServeConfig, worker: Worker
     security = [Depends(HTTPBearer(auto_error=False))] if config.api_key else []
 
     @app.post(
-        "/classify",
+        CLASSIFY,
         summary="Classify one text or several",
         response_model=ClassifyReply,
         response_model_exclude_none=True,
@@ -194,51 +174,7 @@ def answers_for(
 
 def serve(model: Classifier, config: ServeConfig | None = None) -> None:
     """Serves until interrupted. Raises InputError where the address cannot or should not be bound."""
-    import uvicorn
-
     config = config or ServeConfig()
     refuse_open_bind(config)
     model("The first answer is the slowest.")  # so that it is nobody's request
-    listener = listen(config)
-    log = logging.getLogger("edgewise.web")
-    log_to_stderr(log)
-    log.info("open http://%s:%d/", address(config.host), listener.getsockname()[1])
-    # No access log of uvicorn's: it writes the query, which may hold a text. Forwarded addresses are not
-    # believed: on loopback any local program could forge them and walk around the rate limit.
-    settings = uvicorn.Config(
-        create_app(model, config),
-        access_log=False,
-        log_level="warning",
-        proxy_headers=False,
-        server_header=False,
-        ws="none",
-        timeout_graceful_shutdown=10,
-    )
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has stopped in good order, and says it again
-        uvicorn.Server(settings).run(sockets=[listener])
-
-
-def log_to_stderr(log: logging.Logger) -> None:
-    """One line a request, once, whatever the program around has set up."""
-    log.setLevel(logging.INFO)
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        log.addHandler(handler)
-
-
-def address(host: str) -> str:
-    """The host as a URL writes it."""
-    return f"[{host}]" if ":" in host else host
-
-
-def listen(config: ServeConfig) -> socket.socket:
-    """A listening socket. Raises InputError where the address is taken or not of this machine."""
-    try:
-        family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((config.host, config.port), family=family)
-    except (OSError, UnicodeError) as error:
-        place = f"{address(config.host)}:{config.port}"
-        why = getattr(error, "strerror", None) or "no such address"
-        line = f"cannot listen on {place} ({why}); choose another --port or --host"
-        raise InputError(line) from error
+    run(create_app(model, config), listen(config.host, config.port), config.host)

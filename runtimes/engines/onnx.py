@@ -74,6 +74,7 @@ def open(
         session = onnxruntime.InferenceSession(
             source if isinstance(source, bytes) else str(source), options, providers=wanted
         )
+        session._model_bytes = None  # it keeps the file's bytes for good, beside its own copy of the weights
         opened = OnnxSession(session, threads, _lengths(variant))
     except Exception as error:  # onnxruntime raises classes of its own for each fault
         raise EngineError(f"onnxruntime cannot open {variant['file']}: {_first_line(error)}") from None

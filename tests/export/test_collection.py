@@ -233,7 +233,7 @@ class Block:
 sys.meta_path.insert(0, Block())
 import edgewise
 ask = edgewise.load(sys.argv[1], threads=1)
-print(ask("where is the refinery?").searched)
+print(ask("where is the refinery?", k=6).searched)
 """
     done = subprocess.run([sys.executable, "-c", code, str(tiny_answers)], capture_output=True, text=True,
                           cwd=ROOT, check=False)  # fmt: skip

@@ -78,23 +78,26 @@ def test_nothing_to_learn_from_is_an_error():
         learn([[]], [["a"]], k=1)
 
 
-def test_a_margin_is_learned_only_where_the_second_answer_is_worth_it():
-    """Two readings a question, close together: half of the time the second is right, or never."""
-    worth, never = [], []
+def test_asking_back_is_learned_where_the_second_answer_is_worth_it():
+    """Two readings a question: close ones, of which the second is right half of the time, or clear ones."""
+    close, clear = [], []
     for number in range(200):
         texts = ["right", "other"] if number % 2 else ["other", "right"]
-        odds = 1.0 + 0.002 * (number % 5)
-        worth.append([read(2 * number, texts[0], odds + 0.02), read(2 * number + 1, texts[1], odds)])
-        never.append([read(2 * number, "right", odds + 4.0), read(2 * number + 1, "other", odds)])
-    golds = [["right"]] * 200
-    # What is close is so for every question here, more than may be asked back.
-    assert learn(worth, golds, k=2).margin == 0.0
-    mixed = [*never, *worth[:30]]
-    assert learn(mixed, [["right"]] * 230, k=2).margin > 0.0
+        odds = 1.0 + 0.1 * (number % 5)
+        close.append([read(2 * number, texts[0], odds + 0.02), read(2 * number + 1, texts[1], odds)])
+        clear.append([read(2 * number, "right", 5.0), read(2 * number + 1, "other", 0.9)])
+    stated = Calibration()
+    # Where all are close, more would be asked back than anybody bears.
+    always = learn(close, [["right"]] * 200, k=2)
+    assert (always.rival, always.margin) == (stated.rival, stated.margin)
+    questions, golds = [*clear, *close[:30]], [["right"]] * 230
+    back = measure(questions, golds, learn(questions, golds, k=2))["asked_back"]
+    assert 10 <= back["n"] <= 30
+    assert back["second_right"] > 0.3 and back["first_right"] + back["second_right"] == 1
 
 
 def test_figures_by_hand():
-    calibration = Calibration(bm25=0, dense=0, support=0, shift=0, threshold=0.6, margin=0.05)
+    calibration = Calibration(bm25=0, dense=0, shift=0, threshold=0.6, margin=0.05, rival=0.6)
     questions = [
         [read(1, "right", 3.0), read(2, "wrong", -3.0)],  # answered, right
         [read(3, "wrong", 2.0), read(4, "right", 1.99)],  # answered, wrong, asked back
@@ -120,7 +123,7 @@ def test_figures_by_hand():
 
 def test_calibration_error_is_none_for_the_calibrated():
     surely = [[read(n, "right" if n < 8 else "wrong", math.log(4))] for n in range(10)]
-    plain = Calibration(bm25=0, dense=0, support=0, shift=0)
+    plain = Calibration(bm25=0, dense=0, shift=0)
     answers = [ranked(one, plain) for one in surely]
     assert calibration_error(answers, [["right"]] * 10) == pytest.approx(0, abs=1e-9)
     assert calibration_error([], []) is None and risk([], [])["area"] is None

@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from apps.web.config import ServeConfig
-from apps.web.server import create_app, listen
+from apps.web.listening import listen
+from apps.web.server import create_app
 from runtimes.tasks.classify import Answer, Explanation, Word
 
 KEY = "correct-horse-battery"
@@ -136,7 +137,7 @@ def error_of() -> Callable[[httpx.Response], str]:
 @pytest.fixture
 def port(model: WordCounter, config: ServeConfig) -> Iterator[int]:
     """The service on a free loopback port, in a thread."""
-    listener = listen(config)
+    listener = listen(config.host, config.port)
     server = uvicorn.Server(uvicorn.Config(create_app(model, config), log_level="error", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
