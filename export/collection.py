@@ -22,6 +22,7 @@ MOST_GOLDEN = 24
 # A question near a border falls either way by rounding alone, which proves nothing.
 CLEAR = 0.1
 CLEAR_PLACE = 0.05
+CLEAR_SPAN = 1.0  # in logits, as of golden vectors
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,15 @@ def _clear(asker: Asker, question: str) -> Golden | None:
     answered = decide(question, evidence, calibration)
     if answered.found and _places_are_close(evidence, calibration, answered.found[0].text):
         return None
+    if answered.found and _spans_are_close(asker.reader, question, answered.found[0].sources[0].passage):
+        return None
     return golden_from(answered)
+
+
+def _spans_are_close(reader: Any, question: str, passage: str) -> bool:
+    """Whether the reader could as well have taken other words of the passage ("1964", "in 1964")."""
+    pair = [(question, passage)]
+    return bool(reader.sureness(pair, reader.outputs(pair))[0] < CLEAR_SPAN)
 
 
 def _places_are_close(evidence: Sequence[Evidence], calibration: Calibration, text: str) -> bool:
