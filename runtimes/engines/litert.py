@@ -105,6 +105,8 @@ def open(
 def _interpreter_class() -> tuple[str, Any]:
     for package in PACKAGES["litert"]:
         with suppress(ImportError):
+            if package == "tensorflow":  # brings a SQLite without full-text search, and whoever is first stays
+                import sqlite3  # noqa: F401
             return package, import_module(_INTERPRETERS[package]).Interpreter
     raise EngineError(f"engine 'litert' cannot be imported; {INSTALL['litert']}")
 

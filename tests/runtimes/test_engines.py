@@ -1,5 +1,9 @@
 """What the engines refuse before they open anything."""
 
+import subprocess
+import sys
+from importlib.util import find_spec
+
 import pytest
 
 from runtimes.engines.onnx import _refuse_external_data
@@ -29,3 +33,19 @@ def test_a_name_with_the_word_in_it_is_not(tmp_path):
     _refuse_external_data(b"\x0a\x12location_embedding", "model.onnx")
     (tmp_path / "empty").touch()
     _refuse_external_data(tmp_path / "empty", "model.onnx")
+
+
+SEARCH_BEHIND_TENSORFLOW = """
+from runtimes.engines import PACKAGES, litert
+PACKAGES["litert"] = ("tensorflow",)
+assert litert._interpreter_class()[0] == "tensorflow"
+import sqlite3
+sqlite3.connect(":memory:").execute("CREATE VIRTUAL TABLE words USING fts5 (text)")
+"""
+
+
+@pytest.mark.slow
+def test_tensorflow_does_not_take_full_text_search_away():
+    if find_spec("tensorflow") is None:
+        pytest.skip("tensorflow is not installed")
+    subprocess.run([sys.executable, "-c", SEARCH_BEHIND_TENSORFLOW], check=True)
