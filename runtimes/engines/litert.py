@@ -16,7 +16,7 @@ from runtimes.errors import EngineError
 _INTERPRETERS = {
     "ai_edge_litert": "ai_edge_litert.interpreter",
     "tflite_runtime": "tflite_runtime.interpreter",
-    "tensorflow": "tensorflow.lite",
+    "tensorflow": "tensorflow.lite.python.interpreter",  # `tensorflow.lite` alone has none
 }
 # Of these tflite-runtime 2.14 reads one scale where the weights have one a channel: wrong answers, no error.
 _ONE_SCALE = ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
@@ -105,7 +105,7 @@ def open(
 def _interpreter_class() -> tuple[str, Any]:
     for package in PACKAGES["litert"]:
         with suppress(ImportError):
-            if package == "tensorflow":  # brings a SQLite without full-text search, and whoever is first stays
+            if package == "tensorflow":  # it brings a SQLite without full-text search; the first one stays
                 import sqlite3  # noqa: F401
             return package, import_module(_INTERPRETERS[package]).Interpreter
     raise EngineError(f"engine 'litert' cannot be imported; {INSTALL['litert']}")
