@@ -47,17 +47,20 @@ def adopt(source: Path, out: Path) -> Checkpoint:
         if len(set(labels)) != len(labels):
             raise InputError(f"{source}: config.json names a label twice; give each one a name")
         origin = {"name": source.resolve().name, "model_type": config["model_type"]}
-        meta = {
-            "task": task,
-            "labels": labels,
-            "limits": {"max_tokens": most, "max_chars": MAX_CHARS, "max_batch": MAX_BATCH},
-            "data": {"name": "unknown: trained elsewhere"},
-            "metrics": {},
-            "seed": 0,
-            "lineage": [{"step": "adopted", "config": origin}],
-        }
-        seal(folder, meta)
+        seal(folder, _meta(task, labels, most, origin))
     return open_checkpoint(out)
+
+
+def _meta(task: str, labels: list[str], max_tokens: int, origin: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "task": task,
+        "labels": labels,
+        "limits": {"max_tokens": max_tokens, "max_chars": MAX_CHARS, "max_batch": MAX_BATCH},
+        "data": {"name": "unknown: trained elsewhere"},
+        "metrics": {},
+        "seed": 0,
+        "lineage": [{"step": "adopted", "config": origin}],
+    }
 
 
 def _labels(model: Any) -> list[str]:
@@ -82,16 +85,7 @@ def adopt_encoder(source: Path, out: Path, max_tokens: int, origin: dict[str, An
     check_max_tokens(model, max_tokens)
     with writing(out) as folder, TemporaryDirectory(prefix="edgewise-") as work:
         save_model(model, _tokenizer_folder(source, Path(work)), folder, max_tokens)
-        meta = {
-            "task": ENCODER,
-            "labels": ENCODER_LABELS,
-            "limits": {"max_tokens": max_tokens, "max_chars": MAX_CHARS, "max_batch": MAX_BATCH},
-            "data": {"name": "unknown: trained elsewhere"},
-            "metrics": {},
-            "seed": 0,
-            "lineage": [{"step": "adopted", "config": origin}],
-        }
-        seal(folder, meta)
+        seal(folder, _meta(ENCODER, ENCODER_LABELS, max_tokens, origin))
     return open_checkpoint(out)
 
 

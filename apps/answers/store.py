@@ -157,20 +157,6 @@ class SqliteStore:
     def describe(self) -> dict[str, Any]:
         return self.index.describe()
 
-    def export(self, path: Path) -> None:
-        """The index as a file for devices: one moment of it, without the documents' whole texts, compact."""
-        path = Path(path)
-        if path.exists():
-            raise InputError(f"{path}: exists; choose another place or remove it")
-        with self._lock:
-            self._writer.execute("VACUUM INTO ?", [str(path)])
-        copy = sqlite3.connect(path, isolation_level=None)
-        try:
-            for statement in ("PRAGMA journal_mode = DELETE", "DELETE FROM texts", _MERGE, "VACUUM"):
-                copy.execute(statement)
-        finally:
-            copy.close()
-
     def close(self) -> None:
         self.index.close()
         self._writer.close()
@@ -232,7 +218,6 @@ class SqliteStore:
 
 
 _ENTRY = "d.id, d.name, d.kind, d.metadata, d.characters, d.sha256, d.added"
-_MERGE = "INSERT INTO words (words) VALUES ('optimize')"
 
 
 def _entry(row: Sequence[Any]) -> Entry:

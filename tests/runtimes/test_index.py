@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from toy_embedder import embedder
 
+from apps.answers.compact import compact
 from apps.answers.documents import Parsed
 from apps.answers.store import SqliteStore
 from runtimes.errors import BundleError, InputError
@@ -29,9 +30,8 @@ def exported(tmp_path_factory):
     store = SqliteStore(folder / "c.sqlite", TOY, "toy-32")
     for name, text in TEXTS.items():
         store.add(Parsed(f"{name}.txt", text, metadata={"of": name}), name)
-    store.export(folder / "index.sqlite")
     store.close()
-    return folder / "index.sqlite"
+    return compact(folder / "c.sqlite", folder / "index.sqlite")
 
 
 @pytest.fixture(params=["file", "bytes"])

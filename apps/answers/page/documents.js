@@ -1,7 +1,7 @@
 // The documents of a collection: listed, dropped in with progress, deleted.
 
 import * as api from "./api.js";
-import { by, count, make, show } from "/look/dom.js";
+import { by, count, make, show, watchDrops } from "/look/dom.js";
 
 const TRIES = 6;
 const FIRST_LOOK = 300; // milliseconds until a job is asked about again; then longer and longer
@@ -19,7 +19,9 @@ export function setUp(open) {
     by("files").value = "";
   });
   by("more").addEventListener("click", () => draw(shown.next));
-  watchDrops();
+  watchDrops(by("drop"), (files) => {
+    if (shown.may) take(files);
+  });
 }
 
 export function say(message) {
@@ -90,27 +92,6 @@ function deleteButton(document, item) {
     }
   });
   return button;
-}
-
-function watchDrops() {
-  let depth = 0;
-  const over = (on) => by("drop").classList.toggle("over", on);
-  const holdsFile = (event) => event.dataTransfer?.types.includes("Files");
-  addEventListener("dragenter", (event) => {
-    if (holdsFile(event)) over((depth += 1) > 0);
-  });
-  addEventListener("dragleave", (event) => {
-    if (holdsFile(event)) over((depth = Math.max(0, depth - 1)) > 0);
-  });
-  addEventListener("dragover", (event) => {
-    if (holdsFile(event)) event.preventDefault();
-  });
-  addEventListener("drop", (event) => {
-    if (!holdsFile(event)) return;
-    event.preventDefault();
-    over((depth = 0) > 0);
-    if (shown.may) take([...event.dataTransfer.files]);
-  });
 }
 
 // One after the other; what is not yet sent waits here, not in the service.

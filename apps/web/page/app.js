@@ -3,7 +3,7 @@
 import { drawAnswer, drawTiming, drawWords, drawWorking, forgetAnswer, hideWords, watchWords } from "./answer.js";
 import { classify, health, useKey } from "./api.js";
 import { linesOf, runBatch } from "./batch.js";
-import { by, count, engineName, make, show } from "./dom.js";
+import { by, count, engineName, make, show, watchDrops } from "./dom.js";
 
 const MOST_FILE_BYTES = 5_000_000;
 
@@ -158,24 +158,9 @@ function watchFiles() {
     openFile(by("file").files[0]);
     by("file").value = "";
   });
-  let depth = 0;
-  const over = (on) => by("drop").classList.toggle("over", on);
-  const holdsFile = (event) => event.dataTransfer?.types.includes("Files");
-  addEventListener("dragenter", (event) => {
-    if (holdsFile(event)) over((depth += 1) > 0);
-  });
-  addEventListener("dragleave", (event) => {
-    if (holdsFile(event)) over((depth = Math.max(0, depth - 1)) > 0);
-  });
-  addEventListener("dragover", (event) => {
-    if (holdsFile(event)) event.preventDefault();
-  });
-  addEventListener("drop", (event) => {
-    if (!holdsFile(event)) return;
-    event.preventDefault();
-    over((depth = 0) > 0);
-    if (event.dataTransfer.files.length > 1) say("One file at a time: the first one was opened.");
-    openFile(event.dataTransfer.files[0]);
+  watchDrops(by("drop"), (files) => {
+    if (files.length > 1) say("One file at a time: the first one was opened.");
+    openFile(files[0]);
   });
 }
 

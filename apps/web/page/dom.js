@@ -32,3 +32,25 @@ export const engineName = ({ engine, engine_version: version }) =>
   [ENGINES[engine] ?? engine, version].filter(Boolean).join(" ");
 
 export const count = (number) => number.toLocaleString("en");
+
+// Files dropped anywhere on the page go to `take`; `zone` lights up while one is held over it.
+export function watchDrops(zone, take) {
+  let depth = 0;
+  const over = (on) => zone.classList.toggle("over", on);
+  const holdsFile = (event) => event.dataTransfer?.types.includes("Files");
+  addEventListener("dragenter", (event) => {
+    if (holdsFile(event)) over((depth += 1) > 0);
+  });
+  addEventListener("dragleave", (event) => {
+    if (holdsFile(event)) over((depth = Math.max(0, depth - 1)) > 0);
+  });
+  addEventListener("dragover", (event) => {
+    if (holdsFile(event)) event.preventDefault();
+  });
+  addEventListener("drop", (event) => {
+    if (!holdsFile(event)) return;
+    event.preventDefault();
+    over((depth = 0) > 0);
+    take([...event.dataTransfer.files]);
+  });
+}
