@@ -75,6 +75,7 @@ by("ask-form").addEventListener("submit", async (event) => {
   say("");
   busy(true);
   try {
+    await greeted; // until then no collection is chosen
     const reply = await api.ask(by("question").value, chosen(), mine.signal);
     drawReply(reply, openDocument);
   } catch (failure) {
@@ -144,4 +145,4 @@ by("reader").addEventListener("click", (event) => {
 });
 
 documents.setUp(openDocument);
-greet();
+const greeted = greet();

@@ -219,3 +219,17 @@ def test_phone_width_scrolls_only_down(opened: Callable[..., Any], width: int) -
     assert page.evaluate(widest) == width
     page.goto(page.url + "docs")
     assert page.evaluate(widest) == width
+
+
+def test_a_question_before_the_collections_are_there(opened: Callable[..., Any]) -> None:
+    page = opened()
+    filled(page, {"oil.txt": OIL})
+    waiting: list[Any] = []
+    page.route("**/collections", lambda route: waiting.append(route))  # noqa: PLW0108  # it must be a function
+    page.reload()
+    page.wait_for_function("document.getElementById('model').classList.contains('ready')")
+    ask(page)
+    page.wait_for_timeout(200)
+    for one in waiting:
+        one.continue_()
+    expect(page.locator("#answers .passage").first).to_be_visible()
