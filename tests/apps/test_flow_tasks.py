@@ -133,6 +133,20 @@ def test_a_reader_is_built_and_proved(reader):
     assert "F1 against latency" in report and "nearest sentence" in report
 
 
+def test_the_table_of_readers(reader, capsys, monkeypatch):
+    from apps.answers import benchmark
+
+    recipe = reader.parents[1] / "recipe.toml"
+    told = ["benchmark", "--recipe", str(recipe), "--runs", str(reader.parent), "--rounds", "4"]
+    monkeypatch.setattr("sys.argv", told)
+    benchmark.main()
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    names = ["PyTorch eager fp32", "onnx-fp32", "onnx-int8", "onnx-static_int8", "tflite-fp32",
+             "tflite-dynamic_wi8_afp32", "Optimum dynamic int8"]  # fmt: skip
+    assert [line[0].removeprefix("| ") for line in lines[1:]] == names
+    assert all(0.5 < float(line[2].split()[0]) <= 1 for line in lines[1:])
+
+
 def test_articles_are_held_out_whole(reader):
     (data,) = reader.glob("data-*")
     titles = {}
