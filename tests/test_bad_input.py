@@ -185,7 +185,7 @@ BUNDLES = [
     (cut_model, "model.onnx has 2 bytes, not 5"),
     (missing_model, "model.onnx is missing"),
     (linked_outside, "model.onnx is missing"),
-    (newer_schema, "schema 99 is newer than 1"),
+    (newer_schema, "schema 99 is newer than 2"),
     (no_schema, "no schema version"),
     (manifest_is_a_list, "no schema version"),
     (path_escape, "'../../etc/passwd' is not allowed"),
