@@ -23,8 +23,8 @@ from runtimes.vectors import none
 SCHEMA = 1
 HOW = ("hybrid", "bm25", "dense")
 DEPTH = 100  # passages that each list hands to the fusion
-# The share of BM25 in the fused score. Learned on the questions of SQuAD's training split (docs/answers/store.md),
-# where sums of scores beat sums of reciprocal ranks, as in Bruch, Gai and Ingber 2023.
+# The share of BM25 in the fused score. Learned on the questions of SQuAD's training split, where sums of
+# scores beat sums of reciprocal ranks (docs/answers/store.md), as in Bruch, Gai and Ingber 2023.
 WORDS_SHARE = 0.3
 MAX_K = 1_000
 MAX_WORDS = 64  # of a question; the rest is not searched for
