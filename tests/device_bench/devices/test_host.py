@@ -184,4 +184,4 @@ def test_a_command_that_takes_too_long():
 
 
 def test_actions_are_the_documented_ones():
-    assert set(runner.ACTIONS) == {"describe", "unpack", "bench", "answers", "compare"}
+    assert set(runner.ACTIONS) == {"describe", "unpack", "bench", "answers", "ask", "compare"}
