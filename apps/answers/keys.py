@@ -57,7 +57,7 @@ class Keys:
     def __init__(self, folder: Path) -> None:
         """Opens or makes the file, readable by its owner only. Raises InputError where it is none."""
         path = folder / FILE
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600, exist_ok=True)
         self.lock = threading.Lock()
         self.file = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)

@@ -11,10 +11,12 @@ import numpy as np
 from apps.answers.cloze import questions_from
 from apps.answers.compact import compact, passages_evenly, vectors_evenly
 from export.collection import pack_collection
+from runtimes.bundle import open_bundle
 from runtimes.confidence import Calibration, calibration_from
-from runtimes.errors import InputError
+from runtimes.errors import BundleError, InputError
 from runtimes.load import load
 
+READER, EMBEDDER = "question-answering", "feature-extraction"
 MOST_BYTES = 4 << 20
 TRIED = 240  # passages that questions are made of, where nobody gives any
 PROBES, ALIKE = 8, 0.9  # passages that are embedded again, and the mean cosine that they must reach
@@ -30,6 +32,11 @@ def export_collection(
     """
     if not source.is_file():
         raise InputError(f"{source}: no such collection; name the .sqlite file that the service keeps")
+    for role, path, task in (("--reader", reader, READER), ("--embedder", embedder, EMBEDDER)):
+        if (found := open_bundle(path).task) != task:
+            raise InputError(f"{role} {path}: its task is {found}; name a bundle of task {task}")
+    if out.suffix == ".zip" and out.exists() and not is_bundle(out):
+        raise InputError(f"{out}: exists and is no bundle; choose another place or remove it")
     learned = read_calibration(calibration) if calibration else None
     with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
         index = compact(source, Path(folder) / "index.sqlite")
@@ -43,6 +50,15 @@ def export_collection(
         "index_bytes": size,
         "golden": packed.questions,
     }
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a whole bundle lies there."""
+    try:
+        open_bundle(path, parts=True)
+    except BundleError:
+        return False
+    return True
 
 
 def require_its_embedder(index: Path, embedder: Path) -> None:

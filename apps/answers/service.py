@@ -196,7 +196,7 @@ def _counted(app: ASGIApp, metrics: Metrics) -> ASGIApp:
 
 def _lock(folder: Path) -> TextIO:
     """An open file that holds the folder. Raises InputError where another process holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = (folder / ".lock").open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

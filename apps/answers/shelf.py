@@ -25,7 +25,8 @@ class Shelf:
     def __init__(self, folder: Path, open_store: Callable[[Path], Store], embedder: str) -> None:
         """`embedder`: the digest of the one in use. Collections of another one are opened as `stale`."""
         self.folder = folder / FOLDER
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # documents are their owner's alone
+        self.folder.chmod(0o700)
         self.open_store, self.embedder = open_store, embedder
         self.stale: set[str] = set()
         self.lock = threading.Lock()

@@ -164,7 +164,10 @@ def forget(files: list[Received]) -> None:
 async def _from_form(request: Request, folder: Path, files: list[Received]) -> None:
     try:
         async with request.form(max_files=MAX_FILES, max_fields=8, max_part_size=10_000) as form:
-            for _, value in form.multi_items():
+            for field, value in form.multi_items():
+                if field == "metadata":
+                    line = "metadata goes into the query, not into the form"
+                    raise Refused(422, f'{line}: ?metadata={{"language": "en"}}')
                 if isinstance(value, UploadFile):
                     path = folder / secrets.token_hex(16)
                     files.append(Received(shown_name(value.filename or ""), path, value.size or 0))

@@ -79,6 +79,8 @@ def export(
     }
     collected = [name for name, value in collects.items() if value is not None]
     drop = 0.01 if max_drop is None else max_drop
+    if source is not None and source.suffix == ".sqlite" and not (reader and embedder):
+        raise InputError(f"{source}: a collection is packed with --reader BUNDLE and --embedder BUNDLE")
     if collected:
         from apps.answers.pack import export_collection
 

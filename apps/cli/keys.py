@@ -24,10 +24,14 @@ def keys(
     A key is printed once, when it is made; only its hash is kept. As soon as one was made, the service asks
     for a key. What is revoked opens nothing from the next request on; no restart is needed.
     """
-    from apps.answers.keys import Keys
+    from apps.answers.keys import FILE, Keys
 
     if make is not None and revoke is not None:
         raise InputError("--make and --revoke are two commands; give one")
+    if make is None and (role != "read" or collection or rate is not None):
+        raise InputError("--role, --collection and --rate go with --make NAME")
+    if make is None and not (documents / FILE).is_file():
+        raise InputError(f"{documents}: no keys were made here; --make NAME makes the first one")
     kept = Keys(documents)
     if make is not None:
         key, text = kept.make(make, role, collection, rate)

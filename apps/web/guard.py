@@ -225,6 +225,9 @@ def bounded_body(
         except TimeoutError:
             line = f"the body took over {seconds:.0f} s to arrive; send it again"
             raise Refused(408, line, {"Connection": "close"}) from None
+        except asyncio.CancelledError:  # the server stops, and does not wait for slow bodies for ever
+            line = "the service is stopping; send it again in a moment"
+            raise Refused(503, line, {"Connection": "close"}) from None
         size += len(message.get("body", b""))
         complete = not message.get("more_body", False)
         if size > most:

@@ -103,3 +103,10 @@ def test_a_file_that_is_none_is_one_line(folder: Path) -> None:
     (folder / FILE).write_bytes(b"no database" * 100)
     with pytest.raises(InputError, match="is no file of keys"):
         Keys(folder)
+
+
+def test_a_command_without_effect_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", str(folder)]) == 2
+    assert "no keys were made here" in capsys.readouterr().err and not folder.exists()
+    assert run(["keys", str(folder), "--role", "write"]) == 2
+    assert "go with --make" in capsys.readouterr().err

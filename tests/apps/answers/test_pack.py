@@ -92,3 +92,16 @@ def test_another_embedder_is_refused(answer_parts, tiny_collection, tmp_path):
             connection.execute("UPDATE vectors SET vector = ? WHERE passage = ?", [turned, id])
     with pytest.raises(InputError, match="not the collection's"):
         require_its_embedder(other, answer_parts["embedder"])
+
+
+def test_bundles_in_the_wrong_roles_and_a_file_of_somebody_else(answer_parts, tiny_collection, tmp_path):
+    swapped = {"reader": answer_parts["embedder"], "embedder": answer_parts["reader"]}
+    with pytest.raises(InputError, match="--reader .* its task is feature-extraction"):
+        export_collection(
+            tiny_collection, **swapped, out=tmp_path / "x.zip", questions=None, calibration=None
+        )
+    (tmp_path / "mine.zip").write_text("my notes")
+    with pytest.raises(InputError, match=r"mine\.zip: exists and is no bundle"):
+        export_collection(tiny_collection, **answer_parts, out=tmp_path / "mine.zip", questions=None,
+                          calibration=None)  # fmt: skip
+    assert (tmp_path / "mine.zip").read_text() == "my notes"

@@ -270,3 +270,16 @@ def test_a_damaged_collection_is_one_line(start: Callable[..., TestClient], fold
         start()
     shutil.rmtree(folder / "collections")
     assert start().get("/health").json()["ready"]
+
+
+def test_metadata_in_the_form_is_not_lost_in_silence(client: TestClient, folder: Path) -> None:
+    files = [("files", ("a.txt", OIL.encode()))]
+    reply = client.post("/documents", files=files, data={"metadata": '{"topic": "oil"}'})
+    assert "metadata goes into the query" in line_of(reply, 422)
+    assert not [one for one in (folder / "uploads").iterdir() if one.is_file()] and not names(client)
+
+
+def test_documents_are_readable_by_their_owner_only(client: TestClient, folder: Path) -> None:
+    add(client, OIL, "oil.txt")
+    assert folder.stat().st_mode & 0o077 == 0
+    assert (folder / "collections").stat().st_mode & 0o077 == 0

@@ -1,13 +1,17 @@
 """Key, host, size and type of a request, headers of an answer, and a real socket."""
 
+import asyncio
 import socket
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.datastructures import Headers
 
 from apps.web import guard
 from apps.web.config import ServeConfig
+from apps.web.guard import bounded_body
+from apps.web.replies import Refused
 from apps.web.server import create_app
 
 KEY = "correct-horse-battery"
@@ -146,3 +150,12 @@ def test_slow_body_is_given_up(port: int, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.2)
     reply = over_socket(port, [HEAD + b"Content-Length: 100\r\n\r\n{"])
     assert b"408 " in reply.split(b"\r\n")[0]
+
+
+def test_a_body_that_is_cut_off_by_the_end_of_the_server_is_one_line():
+    async def receive():
+        raise asyncio.CancelledError
+
+    with pytest.raises(Refused, match="the service is stopping") as caught:
+        asyncio.run(bounded_body(Headers(), receive, 100, 5)())
+    assert caught.value.status == 503
