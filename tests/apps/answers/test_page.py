@@ -58,6 +58,7 @@ def text_file(content: str | bytes, name: str) -> dict[str, Any]:
 
 def drop(page: Any, files: dict[str, str]) -> None:
     """Drops files on the page, as the mouse would."""
+    expect(page.locator("#drop")).to_be_visible()  # before, nothing is taken
     transfer = page.evaluate_handle(
         """(files) => {
             const transfer = new DataTransfer();
@@ -200,6 +201,7 @@ def test_the_key_is_asked_for_and_decides_what_is_shown(
     for role, may_write, may_make in (("read", False, False), ("write", True, False), ("admin", True, True)):
         page.fill("#key", keys[role])
         page.keyboard.press("Enter")
+        expect(page.locator("#question")).to_be_focused()
         expect(page.locator("#columns")).to_be_visible()
         expect(page.locator("#make")).to_be_visible(visible=may_make)
         expect(page.locator("#drop")).to_be_visible(visible=may_write)
