@@ -20,11 +20,11 @@ async function greet() {
     const { models, key_required: locked } = await api.health();
     const told = ({ bundle, variant }) => [bundle, variant].filter(Boolean).join(" ");
     by("model-text").textContent = `${told(models.reader)} · ${told(models.embedder)}`;
-    by("model").classList.add("ready");
     show(by("key-form"), locked);
     show(by("columns"), !locked);
     if (locked) by("key").focus();
     else await openShelf();
+    by("model").classList.add("ready");
   } catch (failure) {
     by("model-text").textContent = "not reachable";
     say(failure.message);

@@ -229,9 +229,10 @@ def test_a_question_before_the_collections_are_there(opened: Callable[..., Any])
     waiting: list[Any] = []
     page.route("**/collections", lambda route: waiting.append(route))  # noqa: PLW0108  # it must be a function
     page.reload()
-    page.wait_for_function("document.getElementById('model').classList.contains('ready')")
+    expect(page.locator("#model-text")).to_contain_text("·")
     ask(page)
     page.wait_for_timeout(200)
+    assert waiting and page.locator("#answers .passage").count() == 0
     for one in waiting:
         one.continue_()
     expect(page.locator("#answers .passage").first).to_be_visible()
