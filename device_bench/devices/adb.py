@@ -42,15 +42,14 @@ KEEP = """
 umask 077
 work={sessions}/$$-{nonce}
 mkdir -p "$work" || exit 1
-trap 'rm -rf "$work"; exit 0' HUP INT TERM
+trap 'rm -rf "$work"; rmdir {sessions} 2> /dev/null' EXIT
+trap 'exit 0' HUP INT PIPE TERM
 echo "$work"
 while :; do
     read -t {beat} line
     test $? -gt 128 || break
     echo
 done
-rm -rf "$work"
-rmdir {sessions} 2> /dev/null
 """
 SWEEP = """
 cd {sessions} 2> /dev/null || exit 0
