@@ -56,6 +56,7 @@ Writer = Annotated[Key, Depends(needs("write"))]
 def add(app: FastAPI, service: "Service") -> None:
     """The routes over `service`."""
     _reads(app, service)
+    _jobs(app, service)
     _uploads(app, service)
 
     @app.delete(
@@ -119,6 +120,8 @@ def _reads(app: FastAPI, service: "Service") -> None:
         passages = await run_in_threadpool(store.passages, id)
         return shown(found[0]) | {"passages": len(passages), "text": found[1]}
 
+
+def _jobs(app: FastAPI, service: "Service") -> None:
     @app.get(
         "/jobs/{id}",
         summary="How far an upload is",

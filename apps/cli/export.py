@@ -69,34 +69,26 @@ def export(
 
     if (source is None) == (model is None):
         raise InputError("name one thing to export: a checkpoint, a bundle, or your own model with --from")
-    brings = {"--task": task, "--tokenizer": tokenizer, "--labels": labels, "--max-tokens": max_tokens}
-    given = [name for name, value in brings.items() if value is not None]
-    collects = {
-        "--reader": reader,
-        "--embedder": embedder,
-        "--questions": questions,
-        "--calibration": calibration,
-    }
-    collected = [name for name, value in collects.items() if value is not None]
     drop = 0.01 if max_drop is None else max_drop
+    brings = _given(task=task, tokenizer=tokenizer, labels=labels, max_tokens=max_tokens)
+    collects = _given(reader=reader, embedder=embedder, questions=questions, calibration=calibration)
     if source is not None and source.suffix == ".sqlite" and not (reader and embedder):
         raise InputError(f"{source}: a collection is packed with --reader BUNDLE and --embedder BUNDLE")
-    if collected:
+    report: dict[str, Any]
+    if collects:
         from apps.answers.pack import export_collection
 
         if source is None or reader is None or embedder is None:
-            raise InputError(
-                f"{collected[0]}: goes with a collection's .sqlite file, --reader and --embedder"
-            )
-        if given or data is not None or variant or max_drop is not None:
+            raise InputError(f"{collects[0]}: goes with a collection's .sqlite file, --reader and --embedder")
+        if brings or data is not None or variant or max_drop is not None:
             raise InputError("a collection is packed as it is, with the default variants of its models")
-        report: dict[str, Any] = export_collection(source, reader, embedder, out, questions, calibration)
+        report = export_collection(source, reader, embedder, out, questions, calibration)
     elif model is not None:
         from apps.adopting import adopt_model
 
         report = adopt_model(model, task, tokenizer, labels, data, out, variant, drop, max_tokens)
-    elif source is None or given:
-        raise InputError(f"{', '.join(given)}: only with --from, for a model of your own")
+    elif source is None or brings:
+        raise InputError(f"{', '.join(brings)}: only with --from, for a model of your own")
     elif source.is_file() or (source / MANIFEST).is_file():
         from export.pack import slim
 
@@ -109,6 +101,15 @@ def export(
         from apps.exporting import export_checkpoint
 
         report = export_checkpoint(source, data, out, variant, drop)
+    _tell(report, json)
+
+
+def _given(**options: Any) -> list[str]:
+    """The options that were given, as the user writes them."""
+    return [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+
+
+def _tell(report: dict[str, Any], json: bool) -> None:
     if json:
         emit(report)
         return
