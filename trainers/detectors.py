@@ -82,9 +82,10 @@ def _subspace(series: Series, fit_end: int, causal: bool) -> np.ndarray:
     columns = []
     for channel in range(values.shape[1]):
         windows = np.lib.stride_tricks.sliding_window_view(values[:, channel], window)
-        model = PCA(random_state=0).fit(windows[: max(2, fit_end - window + 1)])
+        with np.errstate(invalid="ignore"):  # shares of no variance at all, in a constant channel
+            model = PCA(random_state=0).fit(windows[: max(2, fit_end - window + 1)])
         variance = model.explained_variance_
-        floor = 1e-3 * variance.mean() + 1e-12
+        floor = 1e-3 * (1 + variance.mean())
         scores = (model.transform(windows) ** 2 / (variance + floor)).mean(axis=1)
         columns.append(_placed(scores, len(values), window, causal))
     return worst(_standard(np.stack(columns, axis=1), series.train_end))
@@ -165,19 +166,19 @@ def worst(scores: np.ndarray) -> np.ndarray:
 
 
 def _scaled(series: Series) -> np.ndarray:
-    """(n, c) without NaN, each channel over the training part's mean and standard deviation; channels that
-    are constant there are scaled by their whole spread, so that a change in them counts."""
+    """(n, c) without NaN, each channel over the training part's mean and standard deviation; for channels
+    that are constant there a tenth of their level counts as one, so that a change in them shows."""
     values = complete(series.values)
     train = values[: series.train_end]
     spread = train.std(axis=0)
-    spread = np.where(spread > 1e-9 * (1 + np.abs(train).max(axis=0)), spread, values.std(axis=0))
-    return np.clip((values - train.mean(axis=0)) / np.where(spread > 0, spread, 1), -1e4, 1e4)
+    level = np.abs(train).max(axis=0)
+    spread = np.where(spread > 1e-9 * (1 + level), spread, 0.1 * np.maximum(level, 1))
+    return np.clip((values - train.mean(axis=0)) / spread, -1e4, 1e4)
 
 
 def _standard(scores: np.ndarray, train_end: int) -> np.ndarray:
     """(n, c) scores over the training part's mean in each channel."""
-    train = np.nanmean(scores[:train_end], axis=0)
-    return scores / np.maximum(np.nan_to_num(train), 1e-6 + 1e-6 * np.nanmax(scores, axis=0))
+    return scores / np.maximum(scores[:train_end].mean(axis=0), 0.1)
 
 
 def _placed(scores: np.ndarray, count: int, window: int, causal: bool) -> np.ndarray:
