@@ -87,7 +87,7 @@ def reference(bundle: Bundle) -> Any:
 
 
 def _with_session(bundle: Bundle, session: Any, told: dict[str, Any]) -> Any:
-    tokenizer = None
+    tokenizer: Any = None
     if bundle.task != NUMBERS:
         tokenizer = Tokenizer.from_bytes(bundle.read("tokenizer.json"), bundle.limits["max_tokens"])
     about = {"bundle": bundle.name, "task": bundle.task, **told}
@@ -137,7 +137,7 @@ def _open_checkpoint(path: Path, engine: str | None, variant: str | None, how: d
     try:
         meta = json.loads((path / CHECKPOINT).read_bytes())
         task, labels, limits = meta["task"], meta["labels"], meta["limits"]
-        tokenizer = None
+        tokenizer: Any = None
         if task != NUMBERS:
             tokenizer = Tokenizer.from_bytes((path / "tokenizer.json").read_bytes(), limits["max_tokens"])
     except (OSError, ValueError, KeyError, TypeError) as error:
