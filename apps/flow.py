@@ -118,9 +118,7 @@ def _plan_training(recipe: Recipe, data: Step, add: Callable[..., Step]) -> tupl
     made: dict[str, Any] = {"train": asdict(recipe.detector)}
     if recipe.task != NUMBERS:
         made = {"base": _identity(recipe.base.name, "model"), "train": asdict(recipe.train)}
-    last = teacher = add(
-        "teacher", lambda out: make_teacher(recipe, data, out), data=data.path.name, **made
-    )
+    last = teacher = add("teacher", lambda out: make_teacher(recipe, data, out), data=data.path.name, **made)
     for section, name, make in _CHAIN:
         config, start = getattr(recipe, section), last
         if config is None:

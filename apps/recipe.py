@@ -23,7 +23,8 @@ from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
 from runtimes.load import TASKS
 from trainers.adopt import ENCODER
-from trainers.detector import DetectorConfig, check_config as check_detector
+from trainers.detector import DetectorConfig
+from trainers.detector import check_config as check_detector
 from trainers.distil import DistilConfig, check_distil
 from trainers.finetune import TrainConfig, check_config
 from trainers.prepare import PrepareConfig, check_prepare
@@ -64,8 +65,8 @@ class Recipe:
     are left out where they are None.
 
     `prepare` is for labelled texts, `questions` for readers. A detector has `series`, `detector` and perhaps
-    `student`, the smaller one that learns from it, instead of all these. A sentence encoder is not trained: of `train`
-    max_tokens alone counts, and the texts of `data` are what the gate compares on.
+    `student`, the smaller one that learns from it, instead of all these. A sentence encoder is
+    not trained: of `train` max_tokens alone counts, and the texts of `data` are what the gate compares on.
     `seed`, where given, stands for the seeds of prepare, train, prune, distil, qat and bench; which articles
     are held out keeps its own.
     """

@@ -204,7 +204,9 @@ def _bench_inputs(data: Step, teacher: Step) -> list[Any]:
     return examples(dataset.splits["test"])[0]
 
 
-def _gated(recipe: Recipe, data: Step, teacher: Step, checkpoint: Step, packed: Step) -> dict[str, dict[str, Any]]:
+def _gated(
+    recipe: Recipe, data: Step, teacher: Step, checkpoint: Step, packed: Step
+) -> dict[str, dict[str, Any]]:
     """The task's metric on the test split as the gate measured it, by the names that the bench uses."""
     parity = json.loads((packed.path / "parity.json").read_bytes())["variants"]
     samples = {name: parity[name]["sample"] for name in parity if "metric" in parity[name]["sample"]}
@@ -213,7 +215,7 @@ def _gated(recipe: Recipe, data: Step, teacher: Step, checkpoint: Step, packed: 
 
     def row(sample: dict[str, Any], which: str) -> dict[str, Any]:
         metric = sample["metric"]
-        return {"name": metric["name"], "value": metric[which], "n": sample["n"]}
+        return {"name": metric["name"], "value": metric[which], "n": metric.get("n", sample["n"])}
 
     figures = {name: row(sample, "variant") for name, sample in samples.items()}
     first = samples[recipe.export.variants[0]]

@@ -72,11 +72,11 @@ def bench(
 ) -> list[dict[str, Any]]:
     """Measures all entries in one interleaved run on `texts` (batch 1); one row per entry and tokenization.
 
-    `texts` are what the task takes: texts, (question, passage), or windows. The metric is that of the very variant on
-    (texts, labels), label indices or the right answers of each; None leaves it null, unless `metrics` holds
-    what was measured before of that very variant, by the entry's name. The entry on engine "torch", if there
-    is one, is the reference of `ratio_to`. `profile` names the limits under which this process runs
-    (`device_bench.devices.profiles`), if it does. Rows follow `device_bench.rows`. An entry that cannot be
+    `texts` are what the task takes: texts, (question, passage), or windows. The metric is that of the very
+    variant on (texts, labels), label indices or the right answers of each; None leaves it null, unless
+    `metrics` holds what was measured before of that very variant, by the entry's name. The entry on engine
+    "torch", if there is one, is the reference of `ratio_to`. `profile` names the limits under which this
+    process runs (`device_bench.devices.profiles`), if it does. Rows follow `device_bench.rows`. An entry that cannot be
     measured raises: InputError, BundleError or EngineError, with its name in front.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -208,7 +208,9 @@ def _judge(
     notes = []
     with _named(name):
         if metric is None and labels is None:
-            notes.append(f"accuracy: the {'windows' if one.about['task'] == NUMBERS else 'texts'} have no labels")
+            notes.append(
+                f"accuracy: the {'windows' if one.about['task'] == NUMBERS else 'texts'} have no labels"
+            )
         elif metric is None and labels is not None:
             metric = one.model.metric(texts, quality.finite_outputs(one.model, texts), labels)
         if one.golden is None:

@@ -30,7 +30,11 @@ def key_of(name: str, tokenized: bool) -> str:
 def sample(inputs: Sequence[Any]) -> dict[str, Any]:
     """The `sample` block: how many inputs, and how long (of windows in points)."""
     lengths = [size(one) for one in inputs]
-    found: dict[str, Any] = {"n": len(inputs), "chars_p50": int(np.median(lengths)), "chars_max": max(lengths)}
+    found: dict[str, Any] = {
+        "n": len(inputs),
+        "chars_p50": int(np.median(lengths)),
+        "chars_max": max(lengths),
+    }
     return {**found, "unit": "points"} if isinstance(inputs[0], np.ndarray) else found
 
 

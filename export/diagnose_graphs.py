@@ -24,7 +24,8 @@ _Run = Callable[[_Feeds], dict[str, np.ndarray]]
 
 def errors_by_tensor(want: str, got: str, inputs_at: str, details: dict[str, Any]) -> list[dict[str, Any]]:
     """`want` and `got`: files of the fp32 and the quantized graph. `inputs_at`: .npz with `input_ids` and
-    `attention_mask`, int64 (n, L), padding on the right, or `values`, float32 (n, window). Returns name, state and error, in graph order."""
+    `attention_mask`, int64 (n, L), padding on the right, or `values`,
+    float32 (n, window). Returns name, state and error, in graph order."""
     compare = _onnx if details["engine"] == "onnx" else _tflite
     with np.load(inputs_at, allow_pickle=False) as arrays:
         if "values" in arrays.files:

@@ -186,7 +186,12 @@ def _on_sample(model: Any, outputs: list[np.ndarray], sample: Sample) -> dict[st
     figures = _compared(model, sample.inputs, sample.outputs, outputs)
     if sample.judged is not None:
         own, judge = sample.judged
-        told = {"name": own["name"], "checkpoint": own["value"], "variant": judge(model)["value"]}
+        told = {
+            "name": own["name"],
+            "checkpoint": own["value"],
+            "variant": judge(model)["value"],
+            "n": own["n"],
+        }
         return {**figures, "metric": told}
     if sample.truths is None:
         return figures

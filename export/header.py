@@ -20,7 +20,7 @@ static const unsigned int model_tflite_len = {size};
 #endif  // EDGEWISE_MODEL_TFLITE_H_
 """
 # What firmware must know to ask a detector; docs/monitor/edge.md has a whole example.
-_ABOUT = """// A detector: the last MODEL_WINDOW points in, normalised; the same again and the next MODEL_PATCH out.
+_ABOUT = """// The last MODEL_WINDOW points in, normalised; these and the next MODEL_PATCH out.
 // int8 q = clamp(round(value / SCALE) + ZERO_POINT, -128, 127); value = (q - ZERO_POINT) * SCALE.
 #define MODEL_WINDOW {window}
 #define MODEL_PATCH {patch}

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from export.windows import graph_of, is_detector
 
@@ -15,7 +16,8 @@ _TASKS = {
 
 
 def to_onnx(checkpoint: str, target: str) -> None:
-    """Write the fp32 graph with free batch and (of texts) length. Runs through `in_child`: Optimum talks a lot.
+    """Write the fp32 graph with free batch and (of texts) length. Runs through `in_child`, as
+    Optimum talks a lot.
 
     The gate compares the graph with the checkpoint afterwards, so Optimum's own check is left out.
     """
@@ -40,6 +42,6 @@ def _windows_to_onnx(checkpoint: Path, target: str) -> None:
 
     graph, sample = graph_of(checkpoint)
     free = {"values": {0: "batch"}, "expected": {0: "batch"}}
-    names = {"input_names": ["values"], "output_names": ["expected"], "dynamic_axes": free}
+    names: dict[str, Any] = {"input_names": ["values"], "output_names": ["expected"], "dynamic_axes": free}
     with torch.inference_mode():
         torch.onnx.export(graph, (sample,), target, dynamo=False, opset_version=17, **names)

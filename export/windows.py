@@ -15,7 +15,10 @@ def is_detector(checkpoint: Path) -> bool:
 
 def border_of(model: str) -> dict[str, Any]:
     """What firmware must know of an all-integer detector's .tflite: window and patch in points, `input` and
-    `output` as (scale, zero point), and the `arena` of its tensors in bytes (`export.arena`). Runs through `in_child`."""
+    `output` as (scale, zero point), and the `arena` of its tensors in bytes (`export.arena`).
+
+    Runs through `in_child`.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(model_path=model).get_signature_runner("window")

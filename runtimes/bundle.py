@@ -58,7 +58,12 @@ _KEYS_PARTS: dict[str, type] = {
 _VARIANT_KEYS: dict[str, type] = {"engine": str, "precision": str, "file": str, "size_bytes": int}
 _MAX_BATCH = ("max_batch", 1, 10_000_000)
 _LIMITS = (("max_tokens", 4, MAX_TOKENS), ("max_chars", 1, 10_000_000), _MAX_BATCH)
-_LIMITS_NUMBERS = (("window", 2, MAX_WINDOW), ("patch", 1, MAX_WINDOW), ("max_channels", 1, 100_000), _MAX_BATCH)
+_LIMITS_NUMBERS = (
+    ("window", 2, MAX_WINDOW),
+    ("patch", 1, MAX_WINDOW),
+    ("max_channels", 1, 100_000),
+    _MAX_BATCH,
+)
 
 
 @dataclass(frozen=True)

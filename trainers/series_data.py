@@ -1,6 +1,7 @@
 """The series of a recipe, kept on disk, and what is cut out of them for export, gate and bench."""
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from runtimes import windows
 from runtimes.errors import InputError
 from runtimes.files import writing
 from runtimes.profile import scales
-from trainers.files import digest_files, read_json, sha256_file, write_json
+from trainers.files import digest_of, read_json, sha256_file, write_json
 from trainers.series import Series, SeriesConfig, read_series
 
 MOST_WINDOWS = 20_000
@@ -27,9 +28,18 @@ class SeriesData:
 
 
 def prepare_series(name: str, config: SeriesConfig) -> SeriesData:
-    """Read the series that a recipe names, and say where they came from. Raises InputError."""
+    """Read the series that a recipe names, and say where they came from. Raises InputError.
+
+    One of the published sets by its short name (`trainers.series_sets`) has training parts of its own; for
+    the rest `config` counts.
+    """
+    from trainers.series_sets import read_set, set_names
     from trainers.sources import find
 
+    if name in set_names():
+        found = read_set(name)
+        parts = {str(n): sha256(one.values.tobytes()).hexdigest() for n, one in enumerate(found)}
+        return SeriesData(name, found, {"name": name, "revision": None, "digest": digest_of(parts)})
     source = find(name, "data")
     found = read_series(name, config)
     told = {"name": name, "place": source.place, "revision": source.revision, "digest": source.digest}
@@ -47,9 +57,7 @@ def save_series(data: SeriesData, folder: Path) -> Path:
                 arrays["labels"] = np.asarray(one.labels, bool)
             np.savez_compressed(new / file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
             about = {key: getattr(one, key) for key in ("name", "family", "train_end", "step", "notes")}
-            rows.append(
-                {**about, "names": list(one.names), "file": file, "sha256": sha256_file(new / file)}
-            )
+            rows.append({**about, "names": list(one.names), "file": file, "sha256": sha256_file(new / file)})
         meta = {"schema": 1, "kind": _KIND, "name": data.name, "source": data.source, "series": rows}
         write_json(new / "data.json", meta)
     return folder
@@ -82,11 +90,6 @@ def _read(folder: Path, row: dict[str, Any]) -> Series:
             row["name"], row["family"], arrays["times"], arrays["values"], tuple(row["names"]), labels,
             int(row["train_end"]), float(row["step"]), dict(row["notes"]),
         )  # fmt: skip
-
-
-def digest_of_series(folder: Path) -> str:
-    """One sha256 over the files of a prepared folder."""
-    return digest_files(folder, sorted(folder.glob("*.npz")))
 
 
 def windows_of(data: SeriesData, window: int, patch: int, rest: bool = False) -> list[np.ndarray]:
