@@ -76,8 +76,8 @@ def bench(
     variant on (texts, labels), label indices or the right answers of each; None leaves it null, unless
     `metrics` holds what was measured before of that very variant, by the entry's name. The entry on engine
     "torch", if there is one, is the reference of `ratio_to`. `profile` names the limits under which this
-    process runs (`device_bench.devices.profiles`), if it does. Rows follow `device_bench.rows`. An entry that cannot be
-    measured raises: InputError, BundleError or EngineError, with its name in front.
+    process runs (`device_bench.devices.profiles`), if it does. Rows follow `device_bench.rows`. An entry that
+    cannot be measured raises: InputError, BundleError or EngineError, with its name in front.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     config = effective(config or BenchConfig())

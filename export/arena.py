@@ -8,6 +8,7 @@ Beside these tensors TFLite Micro keeps structures of its own in the arena, and 
 memory: their size depends on the kernels that are linked in, so it is not in this figure.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,12 @@ def least_bytes(buffers: list[Buffer]) -> int:
     """What no placement could do without: the most that lives at one operator."""
     steps = {step for one in buffers for step in (one.first, one.last)}
     return max((sum(b.size for b in buffers if b.first <= step <= b.last) for step in steps), default=0)
+
+
+def operators_of(model: Path) -> dict[str, int]:
+    """Operator → how often it stands in the first graph: what firmware must link in."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    read = flatbuffer_utils.read_model(str(model))
+    names = [flatbuffer_utils.opcode_to_name(read, one.opcodeIndex) for one in read.subgraphs[0].operators]
+    return dict(Counter(sorted(names)))

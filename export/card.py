@@ -21,9 +21,9 @@ _LIMITS = {
     "whatever the text is about: a low score is the only sign of a text from elsewhere.",
     "question-answering": "Reads a passage in windows of {max_tokens} tokens, and answers with words of the "
     "passage alone: what follows only from several places is not found.",
-    "anomaly-detection": "Sees {window} points of one channel at a time, asked once in {patch} "
-    "points; at most {max_channels} channels. What is slower than a window, or shows only in how channels move "
-    "together, is not seen. It must be fitted on normal points of a series before it can judge it.",
+    "anomaly-detection": "Sees {window} points of one channel, asked once in {patch} points; at most "
+    "{max_channels} channels. What is slower than a window, or shows only in how channels move together, is "
+    "not seen. It must be fitted on normal points of a series before it can judge it.",
     "feature-extraction": "Reads the first {max_tokens} tokens of a text. Vectors of near texts are near; "
     "that says nothing about whether either is true.",
 }
