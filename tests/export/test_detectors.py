@@ -23,7 +23,7 @@ from runtimes.golden import inputs_of, outputs_of
 from runtimes.load import load
 from trainers.series_data import open_series, windows_of
 
-OFF = {"onnx-fp32": 1e-4, "onnx-int8": 0.3, "tflite-full_int8": 0.3}
+OFF = {"onnx-fp32": 1e-5, "onnx-int8": 0.1, "tflite-full_int8": 0.1}
 
 
 def step(folder, name):
@@ -48,7 +48,7 @@ def test_it_answers_like_the_checkpoint(name, detector_bundle, tiny_monitor, ser
     model = load(detector_bundle, variant=name, threads=1)
     got = np.stack(model.outputs(windows))
     assert got.shape == want.shape == (len(windows), 40) and got.dtype == np.float32
-    assert np.abs(got - want).max() <= OFF[name]
+    assert np.quantile(np.abs(got - want), 0.99) <= OFF[name]  # int8 cuts a few extremes off
     alone = np.concatenate([model.run(model.prepare([window])) for window in windows[:20]])
     np.testing.assert_allclose(alone, got[:20], atol=1e-5)  # whatever else is in the batch
 
@@ -199,8 +199,7 @@ def test_a_series_that_forgets_its_anomalies_is_judged_lower(tiny_monitor, serie
             self.fit = model.fit
 
         def score(self, values, profile):
-            found = model.score(np.zeros_like(values) + np.nanmean(values, axis=0), profile)
-            return found
+            return model.score(np.zeros_like(values) + np.nanmean(values, axis=0), profile)
 
     assert judge(Blind(), judged)["value"] < own["value"] - 0.1
 
