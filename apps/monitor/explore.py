@@ -27,7 +27,8 @@ MAX_CHANNELS = 6
 MAX_DRAWN = 60
 _BINS = 400
 _BLUE, _RED, _GREY = "#2563a8", "#c0392b", "#8b96a1"
-_MORE = "h1,h2,p,td{overflow-wrap:anywhere}td,th{min-width:3rem}section{border-top:1px solid #dde3e9;margin-top:1.6rem}.wide{overflow-x:auto}"
+_MORE = "h1,h2,p,td{overflow-wrap:anywhere}td,th{min-width:3rem}"
+_MORE += "section{border-top:1px solid #dde3e9;margin-top:1.6rem}.wide{overflow-x:auto}"
 
 
 def main() -> None:
