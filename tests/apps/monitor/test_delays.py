@@ -18,7 +18,7 @@ def model(tmp_path_factory: pytest.TempPathFactory):
 def test_a_spike_a_drift_and_a_stuck_sensor_are_caught_in_time(model) -> None:
     series = wave(4000)
     profile = model.fit(series.train, series.names, step=60)
-    for kind, within in (("spike", 2), ("drift", 128), ("stuck", 128)):
+    for kind, within in (("spike", 8), ("drift", 128), ("stuck", 128)):
         delays = delays_of(kind, series, model, profile, rounds=3)
         assert len(delays) >= 9
         known = delays[~np.isnan(delays)]
