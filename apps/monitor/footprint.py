@@ -97,7 +97,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(argv)
     bundle = open_bundle(given.bundle)
-    told = {"latency": latencies(bundle), "small": arena(bundle)}
+    told: dict[str, Any] = {"latency": latencies(bundle), "small": arena(bundle)}
     told["stream"] = streamed(given.bundle, SMALL, given.points)
     if given.json:
         print(json.dumps(told, indent=1))
