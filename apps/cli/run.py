@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from apps.cli.options import Engine, Json, Threads, VariantName, emit
-from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
 
 MAX_LINES = 100_000
@@ -46,6 +45,7 @@ def run(
     embedder, which tells how near they are. With a detector --stream, which watches one series for ever.
     """
     from apps.cli import asking
+    from runtimes.bundle import NUMBERS
     from runtimes.load import load
 
     if stream or file is not None or machine or state is not None:
@@ -92,6 +92,7 @@ def _stream(
 ) -> None:  # fmt: skip
     """Refuse what does not go together, before anything is opened; then watch."""
     from apps.cli import streaming
+    from runtimes.bundle import NUMBERS
     from runtimes.load import load
 
     if not stream:
