@@ -23,6 +23,7 @@ from runtimes.bundle import open_bundle, seal
 from runtimes.errors import BundleError, GateError, InputError
 from runtimes.golden import inputs_of, outputs_of
 from runtimes.load import load
+from runtimes.windows import normalise
 from trainers.series_data import open_series, windows_of
 
 OFF = {"onnx-fp32": 1e-5, "onnx-int8": 0.1, "tflite-full_int8": 0.1}
@@ -78,30 +79,32 @@ def test_the_header_says_what_firmware_must_know(small):
     assert int(told["MODEL_ARENA_TENSOR_BYTES"]) == arena_bytes(buffers_of(small))
 
 
-SOURCE = """#include <math.h>
-#include <stdio.h>
-#include <stdint.h>
+HELP = Path(__file__).parents[2] / "examples" / "c" / "detector.h"
+SOURCE = """#include <stdio.h>
 #include "model.h"
-static int8_t quantized(float value) {
-  float q = roundf(value / MODEL_INPUT_SCALE) + MODEL_INPUT_ZERO_POINT;
-  return (int8_t)(q < -128.0f ? -128.0f : q > 127.0f ? 127.0f : q);
-}
+#include "detector.h"
+static unsigned char arena[MODEL_ARENA_TENSOR_BYTES];
 int main(void) {
-  int8_t window[MODEL_WINDOW];
-  static unsigned char arena[MODEL_ARENA_TENSOR_BYTES];
-  for (int n = 0; n < MODEL_WINDOW; n++) window[n] = quantized((float)(n - MODEL_WINDOW / 2) / 2.0f);
-  for (int n = 0; n < MODEL_WINDOW; n++) printf("%d ", window[n]);
-  printf("%d %u %zu %s", MODEL_PATCH, model_tflite_len, sizeof arena, (const char *)model_tflite + 4);
-  return (MODEL_OUTPUT_SCALE > 0.0f && MODEL_OUTPUT_ZERO_POINT > -129) ? 0 : 1;
+  float points[MODEL_WINDOW];
+  int8_t input[MODEL_WINDOW];
+  DetectorChannel channel = {10.0f, 2.0f};
+  for (int n = 0; n < MODEL_WINDOW; n++)
+    if (scanf("%f", &points[n]) != 1) return 1;
+  DetectorWindow window = detector_input(points, channel, input);
+  for (int n = 0; n < MODEL_WINDOW; n++) printf("%d ", input[n]);
+  printf("%.6f ", detector_expected(input[0], window, channel));
+  printf("%.6f ", detector_error(14.0f, 11.0f, 0.5f, channel));
+  printf("%d %u %zu %.4s", MODEL_PATCH, model_tflite_len, sizeof arena, (const char *)model_tflite + 4);
+  return 0;
 }
 """
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "aarch64-linux-gnu-gcc"])
-def test_a_c_program_quantizes_a_window_with_it(compiler, small, tmp_path):
-    if shutil.which(compiler) is None:
-        pytest.skip(f"needs {compiler}")
-    shutil.copy(small.with_suffix(".h"), tmp_path)
+def test_firmware_reads_a_window_as_the_runtime_does(compiler, small, tmp_path):
+    need(shutil.which(compiler) is not None, compiler)
+    for file in (small.with_suffix(".h"), HELP):
+        shutil.copy(file, tmp_path)
     (tmp_path / "main.c").write_text(SOURCE)
     command = [compiler, "-std=c11", "-Wall", "-Werror", "-static", "main.c", "-o", "main", "-lm"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -109,18 +112,21 @@ def test_a_c_program_quantizes_a_window_with_it(compiler, small, tmp_path):
     run = [str(tmp_path / "main")]
     if compiler.startswith("aarch64"):
         emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
-        if emulator is None:
-            pytest.skip("needs qemu-aarch64")
-        run = [emulator, *run]
-    told = subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
+        need(emulator is not None, "qemu-aarch64")
+        run = [str(emulator), *run]
+    points = np.float32(10 + 3 * np.sin(np.arange(32) / 3))
+    points[20] += 40  # is cut off
+    given = " ".join(f"{point:.9g}" for point in points)
+    told = subprocess.run(run, input=given, capture_output=True, text=True, check=True).stdout.split()
     border = border_of(str(small))
-    scale, zero = border["input"]
-    values = np.float32(np.arange(-16, 16) / 2)
-    wanted = np.clip(np.round(values / np.float32(scale)) + zero, -128, 127)
-    assert np.abs(np.array(told[:32], float) - wanted).max() <= 1  # halves round either way
-    assert told[32:35] == ["8", str(small.stat().st_size), str(border["arena"])] and told[35].startswith(
-        "TFL3"
-    )
+    (scale, zero), (out, zero_out) = border["input"], border["output"]
+    rows, mean, spread = normalise((points[None].astype(float) - 10) / 2)
+    steps = np.clip(np.rint(rows[0] / np.float32(scale)) + zero, -128, 127)
+    np.testing.assert_allclose(np.array(told[:32], float), steps, atol=1)  # a tie falls either way
+    back = (float(told[0]) - zero_out) * out
+    assert float(told[32]) == pytest.approx((back * spread[0] + mean[0]) * 2 + 10, rel=1e-4)
+    assert float(told[33]) == pytest.approx(3.0)
+    assert told[34:] == ["8", str(small.stat().st_size), str(border["arena"]), "TFL3"]
 
 
 BUFFERS = some.builds(
