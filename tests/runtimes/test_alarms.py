@@ -1,6 +1,7 @@
 """Alarms: what opens, what closes, what is merged and what is told once."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_alarms_alternate_and_restarts_change_nothing(values, rules, cuts):
 
     alarms, pieces = Alarms(rules), []
     edges = sorted({0, len(values), *(cut for cut in cuts if cut < len(values))})
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         alarms = Alarms(rules, json.loads(json.dumps(alarms.state())))
         again = max(start - 5, 0)  # what was pushed before the restart comes once more
         pieces += alarms.push(np.arange(again, stop), scored(values[again:stop]), 1.0)
