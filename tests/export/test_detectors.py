@@ -46,11 +46,11 @@ def small(detector_bundle):
 
 @pytest.mark.parametrize("name", OFF)
 def test_it_answers_like_the_checkpoint(name, detector_bundle, tiny_monitor, series):
-    windows = windows_of(series, 32, 8, rest=True)
+    windows = windows_of(series, 64, 8, rest=True)
     want = np.stack(load(step(tiny_monitor, "student"), threads=1).outputs(windows))
     model = load(detector_bundle, variant=name, threads=1)
     got = np.stack(model.outputs(windows))
-    assert got.shape == want.shape == (len(windows), 40) and got.dtype == np.float32
+    assert got.shape == want.shape == (len(windows), 72) and got.dtype == np.float32
     assert np.quantile(np.abs(got - want), 0.99) <= OFF[name]  # int8 cuts a few extremes off
     alone = np.concatenate([model.run(model.prepare([window])) for window in windows[:20]])
     np.testing.assert_allclose(alone, got[:20], atol=1e-5)  # whatever else is in the batch
@@ -59,7 +59,7 @@ def test_it_answers_like_the_checkpoint(name, detector_bundle, tiny_monitor, ser
 def test_what_is_beyond_the_border_goes_to_its_end(detector_bundle):
     """int8 wraps where nobody clips: a huge value would come in as a small one."""
     model = load(detector_bundle, variant="tflite-full_int8", threads=1)
-    high, higher = (np.full(32, value, np.float32) for value in (5.0, 5_000.0))
+    high, higher = (np.full(64, value, np.float32) for value in (5.0, 5_000.0))
     np.testing.assert_array_equal(model.outputs([high])[0], model.outputs([higher])[0])
 
 
@@ -71,7 +71,7 @@ def test_the_header_says_what_firmware_must_know(small):
     assert into["dtype"] is np.int8 and out["dtype"] is np.int8
     text = small.with_suffix(".h").read_text()
     told = dict(re.findall(r"#define (MODEL_\w+) \(?([-\d.e]+)f?\)?", text))
-    assert int(told["MODEL_WINDOW"]) == 32 and int(told["MODEL_PATCH"]) == 8
+    assert int(told["MODEL_WINDOW"]) == 64 and int(told["MODEL_PATCH"]) == 8
     for name, detail in (("INPUT", into), ("OUTPUT", out)):
         scale, zero = detail["quantization"]
         assert float(told[f"MODEL_{name}_SCALE"]) == pytest.approx(scale, rel=1e-7)
@@ -114,7 +114,7 @@ def test_firmware_reads_a_window_as_the_runtime_does(compiler, small, tmp_path):
         emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
         need(emulator is not None, "qemu-aarch64")
         run = [str(emulator), *run]
-    points = np.float32(10 + 3 * np.sin(np.arange(32) / 3))
+    points = np.float32(10 + 3 * np.sin(np.arange(64) / 3))
     points[20] += 40  # is cut off
     given = " ".join(f"{point:.9g}" for point in points)
     told = subprocess.run(run, input=given, capture_output=True, text=True, check=True).stdout.split()
@@ -122,11 +122,11 @@ def test_firmware_reads_a_window_as_the_runtime_does(compiler, small, tmp_path):
     (scale, zero), (out, zero_out) = border["input"], border["output"]
     rows, mean, spread = normalise((points[None].astype(float) - 10) / 2)
     steps = np.clip(np.rint(rows[0] / np.float32(scale)) + zero, -128, 127)
-    np.testing.assert_allclose(np.array(told[:32], float), steps, atol=1)  # a tie falls either way
+    np.testing.assert_allclose(np.array(told[:64], float), steps, atol=1)  # a tie falls either way
     back = (float(told[0]) - zero_out) * out
-    assert float(told[32]) == pytest.approx((back * spread[0] + mean[0]) * 2 + 10, rel=1e-4)
-    assert float(told[33]) == pytest.approx(3.0)
-    assert told[34:] == ["8", str(small.stat().st_size), str(border["arena"]), "TFL3"]
+    assert float(told[64]) == pytest.approx((back * spread[0] + mean[0]) * 2 + 10, rel=1e-4)
+    assert float(told[65]) == pytest.approx(3.0)
+    assert told[66:] == ["8", str(small.stat().st_size), str(border["arena"]), "TFL3"]
 
 
 BUFFERS = some.builds(
@@ -150,7 +150,7 @@ def test_arenas_that_can_be_told_by_hand():
 
 def test_the_arena_of_a_real_graph(small):
     told = about_arena(str(small))
-    assert told["arena"] % ALIGNMENT == 0 and 32 + 40 < told["least"] <= told["arena"] < 4_000
+    assert told["arena"] % ALIGNMENT == 0 and 64 + 72 < told["least"] <= told["arena"] < 4_000
     assert told["operators"]["FULLY_CONNECTED"] >= 8 and "DEQUANTIZE" not in told["operators"]
 
 
@@ -212,7 +212,7 @@ def test_a_device_that_answers_otherwise_does_not_pass(detector_bundle):
 def test_a_series_that_forgets_its_anomalies_is_judged_lower(tiny_monitor, series):
     """What the gate's metric is for: a model that expects nothing finds less."""
     model = load(step(tiny_monitor, "student"), threads=1)
-    judged = series_to_judge(series, 32)
+    judged = series_to_judge(series, 64)
     assert all(one.labels is not None and one.labels[one.train_end :].any() for one in judged)
     own = judge(model, judged)
     assert own == judge(model, judged)
@@ -232,15 +232,15 @@ def test_variants_need_windows_to_calibrate_on(tiny_monitor, tmp_path):
 
     checkpoint = step(tiny_monitor, "student")
     random = np.random.default_rng(0)
-    few, wrong = ([random.normal(size=n).astype(np.float32)] * 40 for n in (32, 31))
+    few, wrong = ([random.normal(size=n).astype(np.float32)] * 40 for n in (64, 63))
     for rows, told in (
         (few[:9], "at least 32"),
         (few, "all windows are the same"),
-        (wrong, "a window of 32"),
+        (wrong, "a window of 64"),
     ):
         with pytest.raises(InputError, match=told):
             export_variant(
-                "tflite-full_int8", checkpoint, None, [32], tmp_path / "x", Calibration(rows, [0] * len(rows))
+                "tflite-full_int8", checkpoint, None, [64], tmp_path / "x", Calibration(rows, [0] * len(rows))
             )
     assert KNOWN["tflite-full_int8"][2] is None and not (tmp_path / "x").exists()
 
