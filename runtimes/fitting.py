@@ -15,7 +15,8 @@ MIN_WINDOWS = 3  # windows of normal points that a fit needs
 POINTS = 1_000_000  # values of all channels that a fit looks at, the newest ones
 RARE = 0.995  # quantile of normal points' evidence that weighs 1
 LEAST_AHEAD = 5e-3  # of a forecast's usual error, in units of the scale: what 8 bits tell apart
-LEAST = np.array([0.05, 0.05, 0.01, 0.02, 0.05])  # of each part's width
+LEAST = (0.1, 0.1, 0.1, 0.02, 0.02, 0.01, 0.05)  # of each part's width
+BOTH = ("value", "level", "spread")  # parts that are strange when low, too
 
 
 def fit(
@@ -61,7 +62,7 @@ def _usual_ahead(errors: np.ndarray, patch: int) -> np.ndarray:
 def usual_of(evidence: np.ndarray) -> np.ndarray:
     """Middle, usual distance and rare width (channels, parts, 3) of evidence (n, channels, parts).
 
-    Errors count from 0; level and spread both ways from their median.
+    Errors count from 0; value, level and spread both ways from their median.
     """
     count, parts = evidence.shape[1:]
     found = np.zeros((count, parts, 3))
@@ -71,7 +72,7 @@ def usual_of(evidence: np.ndarray) -> np.ndarray:
             seen = seen[~np.isnan(seen)].astype(float)
             if not len(seen):
                 seen = np.ones(1)
-            middle = float(np.median(seen)) if PARTS[part] in ("level", "spread") else 0.0
+            middle = float(np.median(seen)) if PARTS[part] in BOTH else 0.0
             low, high = np.quantile(np.abs(seen - middle), [0.5, RARE])
             found[channel, part] = middle, low, max(high - low, LEAST[part])
     return found

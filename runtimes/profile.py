@@ -11,7 +11,9 @@ from runtimes.errors import InputError
 from runtimes.thresholds import RISK, Tail
 
 SCHEMA = 1
-PARTS = ("forecast", "course", "shape", "level", "spread")  # what a score is made of
+# What a score is made of: errors of the forecasts just now, recently and for long; the value and the level
+# against what is usual; the window that could not be rebuilt; a spread that is too large, or none.
+PARTS = ("forecast", "recent", "course", "value", "level", "shape", "spread")
 TAIL = ("start", "shape", "scale", "share")
 MAX_NAME = 200
 
