@@ -30,7 +30,7 @@ def run(
     ] = False,
     learn: Annotated[
         int, typer.Option(help="With --stream: points that it takes for normal, at the start.")
-    ] = 1_000,
+    ] = 2_000,
     state: Annotated[
         Path | None, typer.Option(help="With --stream: a file to go on from after a restart.")
     ] = None,
