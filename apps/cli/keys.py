@@ -24,7 +24,7 @@ def keys(
     A key is printed once, when it is made; only its hash is kept. As soon as one was made, the service asks
     for a key. What is revoked opens nothing from the next request on; no restart is needed.
     """
-    from apps.answers.keys import FILE, Keys
+    from apps.web.keys import FILE, Keys
 
     if make is not None and revoke is not None:
         raise InputError("--make and --revoke are two commands; give one")
