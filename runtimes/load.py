@@ -17,9 +17,11 @@ TASKS = {
     "text-classification": "runtimes.tasks.classify",
     "question-answering": "runtimes.tasks.answer",
     "feature-extraction": "runtimes.tasks.embed",
+    "anomaly-detection": "runtimes.tasks.detect",
 }
 # Task of several models → module with `open_parts(bundle, models by role)`.
 SEVERAL = {"answers": "runtimes.collection"}
+WITHOUT_TOKENS = ("anomaly-detection",)  # tasks whose input is numbers
 CHECKPOINT = "checkpoint.json"
 TOLD = ("calibration",)  # what a model must know beside its files, where its task has it
 
@@ -86,7 +88,9 @@ def reference(bundle: Bundle) -> Any:
 
 
 def _with_session(bundle: Bundle, session: Any, told: dict[str, Any]) -> Any:
-    tokenizer = Tokenizer.from_bytes(bundle.read("tokenizer.json"), bundle.limits["max_tokens"])
+    tokenizer: Any = None
+    if bundle.task not in WITHOUT_TOKENS:
+        tokenizer = Tokenizer.from_bytes(bundle.read("tokenizer.json"), bundle.limits["max_tokens"])
     about = {"bundle": bundle.name, "task": bundle.task, **told}
     about |= {key: bundle.manifest[key] for key in TOLD if key in bundle.manifest}
     return task_module(bundle.task).open(session, tokenizer, bundle.labels, bundle.limits, about)
@@ -134,7 +138,9 @@ def _open_checkpoint(path: Path, engine: str | None, variant: str | None, how: d
     try:
         meta = json.loads((path / CHECKPOINT).read_bytes())
         task, labels, limits = meta["task"], meta["labels"], meta["limits"]
-        tokenizer = Tokenizer.from_bytes((path / "tokenizer.json").read_bytes(), limits["max_tokens"])
+        tokenizer: Any = None
+        if task not in WITHOUT_TOKENS:
+            tokenizer = Tokenizer.from_bytes((path / "tokenizer.json").read_bytes(), limits["max_tokens"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path}: damaged checkpoint ({error!r}); train it again") from None
     session = engines.module("torch").open(path, variant={}, **how)

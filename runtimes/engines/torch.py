@@ -34,6 +34,10 @@ def head_of(folder: Path) -> tuple[Any, tuple[str, ...]]:
     import transformers
 
     names = json.loads((folder / "config.json").read_bytes()).get("architectures") or [""]
+    if names[0] == "PatchDetector":
+        from runtimes.engines.patches import PatchDetector
+
+        return PatchDetector, ("expected",)
     for suffix, (name, outputs) in HEADS.items():
         if str(names[0]).endswith(suffix):
             return getattr(transformers, name), outputs
@@ -57,7 +61,7 @@ def _threads(count: int) -> Iterator[None]:
 class TorchSession:
     """A checkpoint as `from_pretrained` opens it."""
 
-    lengths = None
+    lengths: list[int] | None = None
 
     def __init__(self, model: torch.nn.Module, threads: int, outputs: Sequence[str] = ("logits",)) -> None:
         self._model = model
