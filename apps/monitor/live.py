@@ -3,7 +3,8 @@
 import json
 import math
 import sqlite3
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from apps.monitor import rows
 from runtimes.alarms import AlarmRules, Alarms
 from runtimes.profile import Profile, profile_of
-from runtimes.stream import Stream
+from runtimes.stream import Stream, advance
 
 CHECKPOINT = 64  # points after which a stream's state is written again; as many are pushed again at a restart
 SILENT_STEPS = 10.0  # without a point for that many steps, a series counts as silent
@@ -73,9 +74,7 @@ class Live:
         }  # fmt: skip
 
 
-_COLUMNS = (
-    "id, name, channels, made, last_time, count, late, repeated, profile, threshold, rules, state_time, alarm_state"
-)
+_COLUMNS = "id, name, channels, made, last_time, count, late, repeated, profile, threshold, rules, state_time, alarm_state"
 
 
 def read_all(file: sqlite3.Connection) -> dict[str, Live]:
@@ -100,16 +99,23 @@ def _live(row: tuple[Any, ...]) -> Live:
     )  # fmt: skip
 
 
-def wake(live: Live, model: Any, file: sqlite3.Connection) -> None:
-    """Brings stream and alarms back: the written state, and the points behind it once more, unjudged."""
-    assert live.profile is not None
-    (state,) = file.execute("SELECT state FROM series WHERE id = ?", [live.id]).fetchone()
-    live.stream = model.stream(live.profile, None if state is None else json.loads(state))
-    times, values = rows.seen(file, live.id, live.state_time, len(live.channels))
-    if len(times):
-        live.stream.push(times, values)
-    live.since_state = len(times)
-    live.alarms = Alarms(live.rules, json.loads(live.alarm_state) if live.alarm_state else None)
+def wake(asleep: Sequence[Live], model: Any, file: sqlite3.Connection) -> None:
+    """Brings streams and alarms back: the written state, and the points behind it once more, unjudged."""
+    pushes = []
+    for live in asleep:
+        assert live.profile is not None
+        (state,) = file.execute("SELECT state FROM series WHERE id = ?", [live.id]).fetchone()
+        live.stream = model.stream(live.profile, None if state is None else json.loads(state))
+        live.alarms = _alarms(live)
+        times, values = rows.seen(file, live.id, live.state_time, len(live.channels))
+        pushes.append((live.stream, times, values))
+        live.since_state = len(times)
+    if pushes:
+        advance(model, pushes)
+
+
+def _alarms(live: Live) -> Alarms:
+    return Alarms(live.rules, json.loads(live.alarm_state) if live.alarm_state else None)
 
 
 def learn(live: Live, model: Any, times: np.ndarray, values: np.ndarray) -> None:
@@ -127,7 +133,7 @@ def start(live: Live, model: Any, times: np.ndarray, values: np.ndarray) -> None
     most = model.limits["window"] + model.limits["patch"]
     live.stream = model.stream(live.profile)
     live.stream.push(times[-most:], values[-most:])
-    live.alarms = Alarms(live.rules, json.loads(live.alarm_state) if live.alarm_state else None)
+    live.alarms = _alarms(live)
     live.since_state = CHECKPOINT  # so that it is written now
 
 
@@ -164,8 +170,3 @@ def set_rules(live: Live, rules: AlarmRules) -> None:
     live.rules = rules
     if live.alarms is not None:
         live.alarms = Alarms(rules, live.alarms.state())
-
-
-def copy(live: Live) -> Live:
-    """What can be put back where a transaction fails: the numbers, not the stream."""
-    return replace(live, stream=None, alarms=None, newest=dict(live.newest))

@@ -171,7 +171,9 @@ def _check_names(names: tuple[str, ...] | None, width: int, series: str) -> None
     if names is None:
         return
     if len(names) != width:
-        raise Refused(422, f"series {clip(series)}: {len(names)} channel names for {width} values; send equal")
+        raise Refused(
+            422, f"series {clip(series)}: {len(names)} channel names for {width} values; send equal"
+        )
     for name in names:
         check_name(name, "a channel")
     if len(set(names)) != width:

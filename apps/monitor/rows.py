@@ -89,9 +89,12 @@ def unpack(data: bytes | None, kind: str) -> list[float | None] | None:
     return [None if math.isnan(value) else value for value in np.frombuffer(data, kind).tolist()]
 
 
-def thin(file: sqlite3.Connection, series: int, last: float, keep_points: int, keep_s: float) -> int:
-    """Deletes points that are too old or too many; how many went."""
+def thin(file: sqlite3.Connection, series: int, oldest: float, keep_points: int, safe: float) -> int:
+    """Deletes points older than `oldest`, but none after `safe`, and all beyond the newest `keep_points`.
+
+    How many went.
+    """
     query = "SELECT time FROM points WHERE series = ? ORDER BY time DESC LIMIT 1 OFFSET ?"
     row = file.execute(query, [series, keep_points]).fetchone()
-    cut = max(last - keep_s, row[0] if row else -1.0)
+    cut = max(min(oldest, safe), row[0] if row else -1.0)
     return file.execute("DELETE FROM points WHERE series = ? AND time <= ?", [series, cut]).rowcount

@@ -55,6 +55,11 @@ def connect(path: Path) -> sqlite3.Connection:
     return opened
 
 
+def reading(path: Path) -> sqlite3.Connection:
+    """A connection that only reads, for one thread and a short time."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None)
+
+
 def prepare(path: Path) -> sqlite3.Connection:
     """Makes the file, readable by its owner only, or opens it and brings it to this version.
 

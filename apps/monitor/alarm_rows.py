@@ -1,0 +1,94 @@
+"""Alarms in the file: written as they open and close, read in the words of the API."""
+
+import json
+import sqlite3
+from typing import Any
+
+from apps.monitor.live import Live
+from runtimes.alarms import AlarmEvent
+
+_QUERY = (
+    "SELECT a.id, s.name, a.start, a.end, a.peak_time, a.score, a.severity, a.threshold, a.channels, a.opened, "
+    "a.closed, a.acked, a.acked_by, a.note FROM alarms a JOIN series s ON s.id = a.series"
+)
+_NAMES = ("id", "series", "start", "end", "peak_time", "score", "severity", "threshold", "channels", "opened",
+          "closed", "acked", "acked_by", "note")  # fmt: skip
+
+
+def write_event(file: sqlite3.Connection, live: Live, event: AlarmEvent, threshold: float, now: float) -> str:
+    """Writes what opened or closed; the alarm's id. `channels` are told by their share of the score."""
+    id = f"{live.id}-{event.id}"
+    told = json.dumps(channels(live, event))
+    if event.kind == "opened":
+        file.execute(
+            "INSERT INTO alarms (id, series, start, end, peak_time, score, severity, threshold, channels, opened) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                id,
+                live.id,
+                event.start,
+                event.end,
+                event.peak_time,
+                event.peak,
+                event.severity,
+                threshold,
+                told,
+                now,
+            ],
+        )
+    else:
+        file.execute(
+            "UPDATE alarms SET end = ?, peak_time = ?, score = ?, severity = ?, channels = ?, closed = ? "
+            "WHERE id = ?",
+            [event.end, event.peak_time, event.peak, event.severity, told, now, id],
+        )
+    return id
+
+
+def channels(live: Live, event: AlarmEvent) -> list[dict[str, Any]]:
+    """The channels at the alarm's peak, the one with the largest share first."""
+    told = [
+        {"name": name, "share": round(share, 4), "seen": seen, "expected": expected}
+        for name, share, seen, expected in zip(
+            live.channels, event.channels, event.seen, event.expected, strict=True
+        )
+    ]
+    return sorted(told, key=lambda one: -one["share"])
+
+
+def read(
+    file: sqlite3.Connection,
+    series: str | None = None,
+    state: str = "all",
+    before: float | None = None,
+    most: int = 100,
+) -> list[dict[str, Any]]:
+    """Alarms, the newest first. `state`: all, open or unacknowledged; `before`: opened earlier than that."""
+    asked: list[tuple[str, list[Any]]] = [("1", [])]
+    if series is not None:
+        asked.append(("s.name = ?", [series]))
+    if before is not None:
+        asked.append(("a.opened < ?", [before]))
+    asked += [("a.closed IS NULL", [])] if state == "open" else []
+    asked += [("a.acked IS NULL", [])] if state == "unacknowledged" else []
+    where = " AND ".join(clause for clause, _ in asked)
+    values = [value for _, found in asked for value in found]
+    query = f"{_QUERY} WHERE {where} ORDER BY a.opened DESC, a.start DESC LIMIT ?"
+    return [_told(row) for row in file.execute(query, [*values, most])]
+
+
+def get(file: sqlite3.Connection, id: str) -> dict[str, Any] | None:
+    """One alarm; None where there is none of that id."""
+    row = file.execute(f"{_QUERY} WHERE a.id = ?", [id]).fetchone()
+    return None if row is None else _told(row)
+
+
+def acknowledge(file: sqlite3.Connection, id: str, who: str, note: str, now: float) -> bool:
+    """Whether it is this call that acknowledged it: who was first stays."""
+    query = "UPDATE alarms SET acked = ?, acked_by = ?, note = ? WHERE id = ? AND acked IS NULL"
+    return file.execute(query, [now, who, note, id]).rowcount > 0
+
+
+def _told(row: tuple[Any, ...]) -> dict[str, Any]:
+    told = dict(zip(_NAMES, row, strict=True))
+    return told | {"channels": json.loads(told["channels"])}
