@@ -8,8 +8,8 @@ from apps.monitor.live import Live
 from runtimes.alarms import AlarmEvent
 
 _QUERY = (
-    "SELECT a.id, s.name, a.start, a.end, a.peak_time, a.score, a.severity, a.threshold, a.channels, a.opened, "
-    "a.closed, a.acked, a.acked_by, a.note FROM alarms a JOIN series s ON s.id = a.series"
+    "SELECT a.id, s.name, a.start, a.end, a.peak_time, a.score, a.severity, a.threshold, a.channels, "
+    "a.opened, a.closed, a.acked, a.acked_by, a.note FROM alarms a JOIN series s ON s.id = a.series"
 )
 _NAMES = ("id", "series", "start", "end", "peak_time", "score", "severity", "threshold", "channels", "opened",
           "closed", "acked", "acked_by", "note")  # fmt: skip
@@ -21,8 +21,8 @@ def write_event(file: sqlite3.Connection, live: Live, event: AlarmEvent, thresho
     told = json.dumps(channels(live, event))
     if event.kind == "opened":
         file.execute(
-            "INSERT INTO alarms (id, series, start, end, peak_time, score, severity, threshold, channels, opened) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO alarms (id, series, start, end, peak_time, score, severity, threshold, channels, "
+            "opened) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 id,
                 live.id,
