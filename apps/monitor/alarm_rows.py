@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 from apps.monitor.live import Live
@@ -58,15 +59,16 @@ def channels(live: Live, event: AlarmEvent) -> list[dict[str, Any]]:
 
 def read(
     file: sqlite3.Connection,
-    series: str | None = None,
+    series: Sequence[str] | None = None,
     state: str = "all",
     before: float | None = None,
     most: int = 100,
 ) -> list[dict[str, Any]]:
-    """Alarms, the newest first. `state`: all, open or unacknowledged; `before`: opened earlier than that."""
+    """Alarms, the newest first. `series`: only of these; `state`: all, open or unacknowledged;
+    `before`: opened earlier than that."""
     asked: list[tuple[str, list[Any]]] = [("1", [])]
     if series is not None:
-        asked.append(("s.name = ?", [series]))
+        asked.append((f"s.name IN ({', '.join('?' * len(series))})", [*series]))
     if before is not None:
         asked.append(("a.opened < ?", [before]))
     asked += [("a.closed IS NULL", [])] if state == "open" else []

@@ -44,14 +44,10 @@ class Alerts:
             self.new.clear()
             found, following = await asyncio.to_thread(self._look)
             for one in found:
-                if (
-                    one.id not in self.running
-                    and self.to[one.webhook] < EACH
-                    and len(self.running) < TOGETHER
-                ):
-                    self.to[one.webhook] += 1
-                    self.running[one.id] = asyncio.create_task(self._send(one))
-            wait = AT_MOST_S if following is None or found else min(AT_MOST_S, following - time.time())
+                self._start(one)
+            wait = 1.0 if self.running else AT_MOST_S
+            if following is not None and not found:
+                wait = min(wait, following - time.time())
             try:
                 await asyncio.wait_for(self.new.wait(), max(wait, 0.05))
             except TimeoutError:
@@ -65,20 +61,20 @@ class Alerts:
 
     def _look(self) -> tuple[list[Due], float | None]:
         with closing(reading(self.path)) as file:
-            # Those that a slow webhook keeps waiting must not hide the others.
-            return outbox.due(file, time.time(), TOGETHER + outbox.MOST_WAITING), outbox.next_due(file)
+            return outbox.due(file, time.time(), 2 * EACH), outbox.next_due(file)
+
+    def _start(self, one: Due) -> None:
+        """Unless it is under way, or too much is."""
+        if one.id not in self.running and self.to[one.webhook] < EACH and len(self.running) < TOGETHER:
+            self.to[one.webhook] += 1
+            self.running[one.id] = asyncio.create_task(self._send(one))
 
     async def _send(self, one: Due) -> None:
         try:
-            sent, said = await asyncio.get_running_loop().run_in_executor(
-                self.pool,
-                send,
-                one.url,
-                one.secret,
-                one.body.encode(),
-                one.id,
-                str(int(time.time())),
-                self.private,
+            loop, now = asyncio.get_running_loop(), str(int(time.time()))
+            loop, now = asyncio.get_running_loop(), str(int(time.time()))
+            sent, said = await loop.run_in_executor(
+                self.pool, send, one.url, one.secret, one.body.encode(), one.id, now, self.private
             )
             self.seen("sent" if sent else "failed")
             await self.intake.do(lambda: self._write(one, sent, said))

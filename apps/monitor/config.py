@@ -46,9 +46,7 @@ class MonitorConfig:
         if self.warm_up is not None:
             self._at_least("warm_up", 16)
         if self.warm_up is not None and self.warm_up > self.keep_points:
-            raise InputError(
-                f"warm_up is {self.warm_up}, over the keep_points of {self.keep_points}; lower it"
-            )
+            raise InputError(f"warm_up is {self.warm_up}, over keep_points {self.keep_points}; lower it")
 
     def _at_least(self, name: str, least: float) -> None:
         if not getattr(self, name) >= least:

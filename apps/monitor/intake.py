@@ -108,7 +108,8 @@ class Intake:
 
     def _next(self) -> list[tuple[Sequence[Part], int, "asyncio.Future[Taken]"]]:
         """What goes into the next transaction. A client that went away is no reason to drop its points."""
-        batch, points = [], 0
+        batch: list[tuple[Sequence[Part], int, asyncio.Future[Taken]]] = []
+        points = 0
         while self.queue and (not batch or points + self.queue[0][1] <= self.together):
             one = self.queue.popleft()
             points += one[1]

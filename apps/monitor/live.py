@@ -74,7 +74,10 @@ class Live:
         }  # fmt: skip
 
 
-_COLUMNS = "id, name, channels, made, last_time, count, late, repeated, profile, threshold, rules, state_time, alarm_state"
+_COLUMNS = (
+    "id, name, channels, made, last_time, count, late, repeated, profile, threshold, rules, state_time, "
+    "alarm_state"
+)
 
 
 def read_all(file: sqlite3.Connection) -> dict[str, Live]:
@@ -92,8 +95,8 @@ def read_all(file: sqlite3.Connection) -> dict[str, Live]:
 def _live(row: tuple[Any, ...]) -> Live:
     id, name, channels, made, last, count, late, repeated, profile, chosen, rules, state_time, alarms = row
     return Live(
-        id, name, tuple(json.loads(channels)), made, -math.inf if last is None else last, count, late, repeated,
-        None if profile is None else profile_of(profile), chosen,
+        id, name, tuple(json.loads(channels)), made, -math.inf if last is None else last, count, late,
+        repeated, None if profile is None else profile_of(profile), chosen,
         AlarmRules(**json.loads(rules)) if rules else AlarmRules(),
         state_time=-math.inf if state_time is None else state_time, alarm_state=alarms,
     )  # fmt: skip

@@ -80,17 +80,22 @@ def _body(id: str, live: Live, event: AlarmEvent, alarm: str, threshold: float, 
 
 
 def due(file: sqlite3.Connection, now: float, most: int) -> list[Due]:
-    """Alerts whose time has come, the longest due first."""
+    """Alerts whose time has come, up to `most` of each webhook, the longest due first."""
     query = (
         "SELECT d.id, d.webhook, w.url, w.secret, d.body, d.attempts FROM deliveries d JOIN webhooks w "
-        "ON w.id = d.webhook WHERE d.state = 'waiting' AND d.due <= ? ORDER BY d.due LIMIT ?"
+        "ON w.id = d.webhook WHERE d.webhook = ? AND d.state = 'waiting' AND d.due <= ? "
+        "ORDER BY d.due LIMIT ?"
     )
-    return [Due(*row) for row in file.execute(query, [now, most])]
+    webhooks = file.execute("SELECT id FROM webhooks").fetchall()
+    return [Due(*row) for (webhook,) in webhooks for row in file.execute(query, [webhook, now, most])]
 
 
 def next_due(file: sqlite3.Connection) -> float | None:
     """When the next one is due; None where nothing waits."""
-    query = "SELECT min(due) FROM deliveries WHERE state = 'waiting'"
+    query = (
+        "SELECT min((SELECT min(due) FROM deliveries WHERE webhook = w.id AND state = 'waiting')) "
+        "FROM webhooks w"
+    )
     found: float | None = file.execute(query).fetchone()[0]
     return found
 

@@ -109,7 +109,7 @@ def of_one(series: str, request: SeriesPointsRequest, now: float) -> list[Part]:
 
 
 def of_csv(text: str, series: str | None, now: float) -> list[Part]:
-    """The parts of lines `series,time,value,…`; of one series `time,value,…`, where a header names the channels.
+    """The parts of lines `series,time,value,…`; of one series `time,value,…`, whose header names channels.
 
     Raises Refused (422) that names the line.
     """
@@ -171,9 +171,7 @@ def _check_names(names: tuple[str, ...] | None, width: int, series: str) -> None
     if names is None:
         return
     if len(names) != width:
-        raise Refused(
-            422, f"series {clip(series)}: {len(names)} channel names for {width} values; send equal"
-        )
+        raise Refused(422, f"series {clip(series)}: {len(names)} channel names for {width} values; fix one")
     for name in names:
         check_name(name, "a channel")
     if len(set(names)) != width:

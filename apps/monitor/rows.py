@@ -23,7 +23,8 @@ def write(
         told = [
             (None,) * 4
             if math.isnan(scores.score[at])
-            else (float(scores.score[at]), float(scores.severity[at]), expected[at].tobytes(), shares[at].tobytes())
+            else (float(scores.score[at]), float(scores.severity[at]), expected[at].tobytes(),
+                  shares[at].tobytes())
             for at in range(len(times))
         ]  # fmt: skip
     file.executemany(
@@ -51,7 +52,8 @@ def read(
     """Columns of the newest `most` points (with `after`: the oldest of them) of a time, JSON-able."""
     order = "ASC" if after else "DESC"
     found = file.execute(
-        f"SELECT {_KEPT} FROM points WHERE series = ? AND time > ? AND time <= ? ORDER BY time {order} LIMIT ?",
+        f"SELECT {_KEPT} FROM points WHERE series = ? AND time > ? AND time <= ? ORDER BY time {order} "
+        "LIMIT ?",
         [series, since, until, most],
     ).fetchall()
     found = found if after else found[::-1]

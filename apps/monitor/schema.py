@@ -33,10 +33,11 @@ CREATE TABLE webhooks (
   id TEXT PRIMARY KEY, url TEXT NOT NULL, secret TEXT NOT NULL, series TEXT, cool_down_s REAL NOT NULL,
   made REAL NOT NULL) WITHOUT ROWID, STRICT;
 CREATE TABLE deliveries (
-  id TEXT PRIMARY KEY, webhook TEXT NOT NULL REFERENCES webhooks(id) ON DELETE CASCADE, alarm TEXT NOT NULL,
-  series TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL,
-  made REAL NOT NULL, due REAL NOT NULL, ended REAL, said TEXT) WITHOUT ROWID, STRICT;
-CREATE INDEX deliveries_due ON deliveries (state, due);
+  id TEXT PRIMARY KEY, webhook TEXT NOT NULL REFERENCES webhooks(id) ON DELETE CASCADE,
+  alarm TEXT NOT NULL, series TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, state TEXT NOT NULL,
+  attempts INTEGER NOT NULL, made REAL NOT NULL, due REAL NOT NULL, ended REAL,
+  said TEXT) WITHOUT ROWID, STRICT;
+CREATE INDEX deliveries_due ON deliveries (webhook, state, due);
 CREATE INDEX deliveries_of_webhook ON deliveries (webhook, series, made);
 CREATE TABLE log (
   id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, series TEXT, kind TEXT NOT NULL, who TEXT NOT NULL,

@@ -115,9 +115,7 @@ class Scorer:
         most = min(self.model.limits["max_channels"], 64)
         new = {part.series for part in parts} - self.series.keys()
         if new and len(self.series) + len(new) > self.config.max_series:
-            raise Refused(
-                422, f"{self.config.max_series} series are the most here; delete one, or send fewer"
-            )
+            raise Refused(422, f"{self.config.max_series} series are the most here; delete one or send fewer")
         for part in parts:
             known, width = self.series.get(part.series), part.values.shape[1]
             if known is None and width > most:
@@ -125,7 +123,7 @@ class Scorer:
             if known is not None and width != len(known.channels):
                 held = len(known.channels)
                 raise Refused(
-                    422, f"series {clip(part.series)} has {held} channels, not {width}; send all of it"
+                    422, f"series {clip(part.series)} has {held} channels, not {width}; send them all"
                 )
             if known is not None and part.names is not None and set(part.names) != set(known.channels):
                 names = clip(", ".join(known.channels), 100)
@@ -242,7 +240,7 @@ class Scorer:
         detail = {
             "points": len(times),
             "threshold": live.threshold,
-            "step": live.profile and live.profile.step,
+            "step": lives.usual_step(times),
         }
         write_log(self.file, live.name, "learned", "edgewise", detail)
 
@@ -265,7 +263,7 @@ class Scorer:
         }
 
     def _adopt(self, identity: str) -> None:
-        """Where another model wrote the file, its profiles say nothing to this one: they are learned again."""
+        """Where another model wrote the file, its profiles say nothing here: they are learned again."""
         with self.transaction() as file:
             row = file.execute("SELECT value FROM about WHERE key = 'model'").fetchone()
             if row is not None and row[0] != identity:

@@ -44,7 +44,7 @@ def check_url(url: str) -> str:
 
 
 def addresses(host: str, port: int, private: bool) -> list[str]:
-    """Where the host is. Raises BadTarget where any of it is not a public address and `private` is not set."""
+    """Where the host is. Raises BadTarget where any of it is no public address, unless `private`."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
