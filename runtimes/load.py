@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from runtimes import engines
-from runtimes.bundle import Bundle, open_bundle
+from runtimes.bundle import NUMBERS, Bundle, open_bundle
 from runtimes.errors import BundleError, EngineError
 from runtimes.text import Tokenizer
 
-# Task → module with `open(session, tokenizer, labels, limits, about)`.
+# Task → module with `open(session, tokenizer, labels, limits, about)`; of numbers the tokenizer is None.
 TASKS = {
     "text-classification": "runtimes.tasks.classify",
     "question-answering": "runtimes.tasks.answer",
     "feature-extraction": "runtimes.tasks.embed",
-    "anomaly-detection": "runtimes.tasks.detect",
+    NUMBERS: "runtimes.tasks.detect",
 }
 # Task of several models → module with `open_parts(bundle, models by role)`.
 SEVERAL = {"answers": "runtimes.collection"}
-WITHOUT_TOKENS = ("anomaly-detection",)  # tasks whose input is numbers
 CHECKPOINT = "checkpoint.json"
 TOLD = ("calibration",)  # what a model must know beside its files, where its task has it
 
@@ -89,7 +88,7 @@ def reference(bundle: Bundle) -> Any:
 
 def _with_session(bundle: Bundle, session: Any, told: dict[str, Any]) -> Any:
     tokenizer: Any = None
-    if bundle.task not in WITHOUT_TOKENS:
+    if bundle.task != NUMBERS:
         tokenizer = Tokenizer.from_bytes(bundle.read("tokenizer.json"), bundle.limits["max_tokens"])
     about = {"bundle": bundle.name, "task": bundle.task, **told}
     about |= {key: bundle.manifest[key] for key in TOLD if key in bundle.manifest}
@@ -139,7 +138,7 @@ def _open_checkpoint(path: Path, engine: str | None, variant: str | None, how: d
         meta = json.loads((path / CHECKPOINT).read_bytes())
         task, labels, limits = meta["task"], meta["labels"], meta["limits"]
         tokenizer: Any = None
-        if task not in WITHOUT_TOKENS:
+        if task != NUMBERS:
             tokenizer = Tokenizer.from_bytes((path / "tokenizer.json").read_bytes(), limits["max_tokens"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path}: damaged checkpoint ({error!r}); train it again") from None

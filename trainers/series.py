@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from runtimes.errors import InputError
-from trainers.series_files import MAX_CHANNELS, SUFFIXES, Columns, read_columns
+from trainers.series_files import SUFFIXES, Columns, read_columns
 from trainers.sources import find
 
 MAX_POINTS = 5_000_000
@@ -185,13 +185,13 @@ def _even(
     where: str, times: np.ndarray, values: np.ndarray, labels: np.ndarray | None, step: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """On a grid of `step` seconds from the first time, each row at its nearest point; NaN where none is."""
-    count = round((times[-1] - times[0]) / step) + 1
+    count = int((times[-1] - times[0]) / step + 0.5) + 1
     if count > MAX_POINTS or count * values.shape[1] > MAX_CELLS or count > _MAX_STRETCH * len(times):
         raise InputError(
             f"{where}: {len(times)} rows over {times[-1] - times[0]:.0f} s would be {count} points at a step "
             f"of {step:g} s; give a longer step or cut out the part without rows"
         )
-    places = np.rint((times - times[0]) / step).astype(np.int64)
+    places = np.floor((times - times[0]) / step + 0.5).astype(np.int64)
     starts = np.flatnonzero(np.diff(places, prepend=-1) > 0)
     grid = np.full((count, values.shape[1]), np.nan)
     grid[places[starts]] = _group_means(values, starts)
@@ -250,16 +250,3 @@ def about(series: Series) -> dict[str, Any]:
         "events": None if labels is None else len(events(labels)),
         **series.notes,
     }
-
-
-__all__ = [
-    "MAX_CHANNELS",
-    "Series",
-    "SeriesConfig",
-    "about",
-    "complete",
-    "events",
-    "fill_gaps",
-    "merge",
-    "read_series",
-]

@@ -131,7 +131,10 @@ def _table(path: Path, config: "SeriesConfig") -> tuple[Any, _Roles]:
         )
     except (pa.ArrowException, ValueError) as error:
         raise InputError(f"{path}: {_csv_reason(str(error))}") from None
-    kept = [name for name in columns if _is_number(path, name, table.column(name), name in config.channels)]
+    if not table.num_rows:
+        raise InputError(f"{path}: no rows; give it a row for each point in time")
+    rest = [name for name in columns if name not in (roles.time, roles.label, roles.series)]
+    kept = [name for name in rest if _is_number(path, name, table.column(name), name in config.channels)]
     return table, _with_channels(path, roles, kept)
 
 
@@ -205,7 +208,7 @@ def _parquet(path: Path, config: "SeriesConfig") -> tuple[Any, _Roles]:
         if rows > MAX_ROWS or rows * len(roles.channels) > MAX_TABLE_CELLS:
             raise InputError(f"{path}: {rows} rows of {len(roles.channels)} channels; split it")
         # A text that is repeated takes no room in the file; as a dictionary it takes none here either.
-        texts = [n for n in (roles.time, roles.series) if n and pa.types.is_string(schema.field(n).type)]
+        texts = [name for name in (roles.time, roles.series) if name and _is_text(schema.field(name).type)]
         wanted = [name for name in (roles.time, roles.label, roles.series, *roles.channels) if name]
         with pq.ParquetFile(path, read_dictionary=texts) as opened:
             table = opened.read(columns=wanted)
@@ -220,6 +223,12 @@ def _is_numeric(kind: Any) -> bool:
 
     tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
     return any(test(kind) for test in tests)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 def _check_schema(path: Path, schema: Any, roles: _Roles) -> None:
@@ -282,7 +291,7 @@ def _texts(path: Path, name: str, column: Any, most: int) -> np.ndarray:
     coded = column if pa.types.is_dictionary(column.type) else None
     for chunk in coded.chunks if coded is not None else column.chunks:
         texts = chunk.dictionary if coded is not None else chunk
-        if not pa.types.is_string(texts.type):
+        if not _is_text(texts.type):
             if coded is None and pa.types.is_integer(texts.type):
                 continue
             raise InputError(f"{path}: {name!r} is {texts.type}, not text")
@@ -311,7 +320,7 @@ def _times(path: Path, name: str, column: Any, zone: str) -> np.ndarray:
         return _localise(path, name, whole, zone) if naive else whole / 1e6
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _unix(path, name, column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
-    if pa.types.is_string(kind) or pa.types.is_dictionary(kind):
+    if _is_text(kind) or pa.types.is_dictionary(kind):
         return _parse_times(path, name, _texts(path, name, column, 64), zone)
     raise InputError(f"{path}: the times in {name!r} are {kind}; use ISO 8601 texts or unix seconds")
 

@@ -14,6 +14,7 @@ from runtimes.thresholds import RISK, Tail, pot, quantile
 
 INPUT, OUTPUT = "values", "expected"
 WIDE = 0.98  # quantile of the training part's evidence that counts as one half-width
+WELL = 0.1  # error of a window, in its own spread, under which it counts as rebuilt
 MIN_WINDOWS = 3  # windows of normal points that a fit needs
 
 
@@ -129,14 +130,17 @@ class Detector:
         return list(self.prepare(windows))
 
     def verdicts(self, windows: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> list[Any]:
-        """For each window its rank by how badly it could be rebuilt, in ten steps."""
-        return _tenths(self._errors(windows, outputs))
+        """How badly each window could be rebuilt, in steps of twice the error."""
+        return [int(step) for step in np.rint(self._octaves(windows, outputs))]
 
     def sureness(self, windows: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> np.ndarray:
-        """(windows,): how far each one's error is from the nearest border between two steps."""
-        errors = self._errors(windows, outputs)
-        borders = np.quantile(errors, np.linspace(0, 1, 11)[1:-1]) if len(errors) else np.zeros(9)
-        return np.asarray(np.abs(errors[:, None] - borders).min(axis=1))
+        """(windows,): how far each one's error is from the nearest border between two steps, 0 to 0.5."""
+        octaves = self._octaves(windows, outputs)
+        return np.asarray(0.5 - np.abs(octaves - np.rint(octaves)))
+
+    def _octaves(self, windows: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """log2 of the error of each window, an error under WELL counted as that."""
+        return np.asarray(np.log2(np.maximum(self._errors(windows, outputs), WELL) / WELL))
 
     def metric(
         self, windows: Sequence[np.ndarray], outputs: Sequence[np.ndarray], truths: Sequence[Any]
@@ -157,11 +161,6 @@ def open(
     session: Session, tokenizer: Any, labels: list[str], limits: dict[str, int], about: dict[str, Any]
 ) -> Detector:
     return Detector(session, limits, about)
-
-
-def _tenths(errors: np.ndarray) -> list[Any]:
-    borders = np.quantile(errors, np.linspace(0, 1, 11)[1:-1]) if len(errors) else np.zeros(9)
-    return list(np.searchsorted(borders, errors).tolist())
 
 
 def _mean(errors: np.ndarray) -> np.ndarray:

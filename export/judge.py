@@ -1,0 +1,80 @@
+"""What the gate holds a detector's variants to: the same windows, and anomalies found in whole series."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.gate import Sample
+from runtimes.errors import InputError
+from runtimes.load import load
+from trainers.detection_metrics import vus
+from trainers.injections import inject
+from trainers.series import Series
+from trainers.series_data import SeriesData, windows_of
+
+MOST_SERIES = 16
+MOST_POINTS = 20_000  # of each series
+METRIC = "vus_pr"
+
+
+def series_sample(data: SeriesData, most: int, model: Any) -> Sample:
+    """At most `most` windows of what is not trained on, with the checkpoint's answers; and its VUS-PR.
+
+    Raises InputError where no series has a rest of a window's length.
+    """
+    window, patch = model.limits["window"], model.limits["patch"]
+    rows = windows_of(data, window, patch, rest=True)
+    if not rows:
+        raise InputError(f"no series goes on for {window} points after its training part; give longer ones")
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))
+    inputs = [rows[row] for row in chosen]
+    judged = series_to_judge(data, window)
+    own = judge(model, judged)
+    return Sample(inputs, None, model.outputs(inputs), (own, lambda other: judge(other, judged)))
+
+
+def series_to_judge(data: SeriesData, window: int) -> list[Series]:
+    """Some series with labelled anomalies after their training part: their own, or injected ones."""
+    found = []
+    step = max(1, len(data.series) // MOST_SERIES)
+    for number, one in enumerate(data.series[::step][:MOST_SERIES]):
+        if one.train_end < 3 * window or len(one) - one.train_end < window:
+            continue
+        start = max(0, one.train_end - MOST_POINTS // 2)
+        short = one.cut(start, min(len(one), start + MOST_POINTS), one.train_end - start)
+        known = short.labels is not None and bool(short.labels[short.train_end :].any())
+        found.append(short if known else _injected(short, window, number))
+    return found
+
+
+def _injected(one: Series, window: int, seed: int) -> Series:
+    values, labels, _ = inject(one.values, length=window, seed=seed, skip=one.train_end)
+    return Series(
+        one.name, one.family, one.times, values, one.names, labels.astype(bool), one.train_end, one.step
+    )
+
+
+def judge(model: Any, series: Sequence[Series]) -> dict[str, Any]:
+    """Mean VUS-PR over series, each scored with a profile of its own training part; n is their points.
+
+    Raises InputError where there is no anomaly to find.
+    """
+    found, points = [], 0
+    for one in series:
+        rest = slice(one.train_end, None)
+        scores = model.score(one.values, model.fit(one.train, one.names, one.step)).score[rest]
+        labels = one.labels[rest] if one.labels is not None else np.zeros(0, bool)
+        if labels.any() and not labels.all():
+            found.append(vus(labels, scores)[0])
+            points += len(labels)
+    if not found:
+        raise InputError("no series is long enough to be judged: three windows to fit on, and a rest behind")
+    return {"name": METRIC, "value": float(np.mean(found)), "n": points}
+
+
+def judge_checkpoint(path: Path, data: SeriesData) -> dict[str, Any]:
+    """The same figure of a checkpoint, in PyTorch."""
+    model = load(path, threads=1)
+    return judge(model, series_to_judge(data, model.limits["window"]))
