@@ -28,7 +28,7 @@ def write_event(file: sqlite3.Connection, live: Live, event: AlarmEvent, thresho
                 id,
                 live.id,
                 event.start,
-                event.end,
+                None,
                 event.peak_time,
                 event.peak,
                 event.severity,
@@ -46,13 +46,26 @@ def write_event(file: sqlite3.Connection, live: Live, event: AlarmEvent, thresho
     return id
 
 
+def raise_peak(file: sqlite3.Connection, id: str, live: Live, run: dict[str, Any]) -> None:
+    """Writes how high an open alarm has risen so far."""
+    told = _channels(live, run["channels"], run["seen"], run["expected"])
+    file.execute(
+        "UPDATE alarms SET peak_time = ?, score = ?, severity = ?, channels = ? WHERE id = ? AND score < ?",
+        [run["peak_time"], run["peak"], run["severity"], json.dumps(told), id, run["peak"]],
+    )
+
+
 def channels(live: Live, event: AlarmEvent) -> list[dict[str, Any]]:
     """The channels at the alarm's peak, the one with the largest share first."""
+    return _channels(live, event.channels, event.seen, event.expected)
+
+
+def _channels(
+    live: Live, shares: Sequence[float], seen: Sequence[Any], expected: Sequence[Any]
+) -> list[dict[str, Any]]:
     told = [
-        {"name": name, "share": round(share, 4), "seen": seen, "expected": expected}
-        for name, share, seen, expected in zip(
-            live.channels, event.channels, event.seen, event.expected, strict=True
-        )
+        {"name": name, "share": round(share, 4), "seen": one, "expected": other}
+        for name, share, one, other in zip(live.channels, shares, seen, expected, strict=True)
     ]
     return sorted(told, key=lambda one: -one["share"])
 

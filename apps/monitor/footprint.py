@@ -123,7 +123,9 @@ def main(argv: list[str]) -> None:
     print(f"\narena {small['arena']} bytes for {small['tensors']} tensors (no less than {small['least']})")
     print("operators " + ", ".join(f"{name} {count}" for name, count in small["operators"].items()))
     stream = told["stream"]
-    print(f"\n{stream['points']:,} points in {stream['seconds']:.1f} s: {stream['points_a_second']:,.0f} a second")
+    print(
+        f"\n{stream['points']:,} points in {stream['seconds']:.1f} s: {stream['points_a_second']:,.0f} a second"
+    )
     for row in stream["memory"]:
         print(f"{row['points']:>12,} points  {row['rss_mb']:7.1f} MB")
 

@@ -37,6 +37,7 @@ class Live:
     profile: Profile | None = None
     chosen: float | None = None  # a threshold that somebody set
     rules: AlarmRules = field(default_factory=AlarmRules)
+    rules_set: bool = False  # by somebody
     stream: Stream | None = None
     state_time: float = -math.inf
     since_state: int = 0
@@ -94,10 +95,12 @@ def read_all(file: sqlite3.Connection) -> dict[str, Live]:
 
 def _live(row: tuple[Any, ...]) -> Live:
     id, name, channels, made, last, count, late, repeated, profile, chosen, rules, state_time, alarms = row
+    learned = None if profile is None else profile_of(profile)
+    usual = AlarmRules() if learned is None else rules_for(learned.step)
     return Live(
         id, name, tuple(json.loads(channels)), made, -math.inf if last is None else last, count, late,
-        repeated, None if profile is None else profile_of(profile), chosen,
-        AlarmRules(**json.loads(rules)) if rules else AlarmRules(),
+        repeated, learned, chosen,
+        AlarmRules(**json.loads(rules)) if rules else usual, rules_set=bool(rules),
         state_time=-math.inf if state_time is None else state_time, alarm_state=alarms,
     )  # fmt: skip
 
@@ -133,11 +136,19 @@ def learn(live: Live, model: Any, times: np.ndarray, values: np.ndarray) -> None
 def start(live: Live, model: Any, times: np.ndarray, values: np.ndarray) -> None:
     """A new stream for the series' profile, that has seen these points."""
     assert live.profile is not None
+    if not live.rules_set:
+        live.rules = rules_for(live.profile.step)
     most = model.limits["window"] + model.limits["patch"]
     live.stream = model.stream(live.profile)
     live.stream.push(times[-most:], values[-most:])
     live.alarms = _alarms(live)
     live.since_state = CHECKPOINT  # so that it is written now
+
+
+def rules_for(step: float) -> AlarmRules:
+    """The rules of a series for which nobody set any: for slow ones, as many points instead of seconds."""
+    plain = AlarmRules()
+    return AlarmRules(plain.min_points, max(plain.cool_down_s, 10 * step), max(plain.merge_gap_s, 3 * step))
 
 
 def usual_step(times: np.ndarray) -> float:
@@ -152,8 +163,8 @@ def sleep(live: Live) -> None:
 
 def write(live: Live, file: sqlite3.Connection) -> None:
     """Writes all but the points; the stream's state only now and then."""
-    alarms = None if live.alarms is None else json.dumps(live.alarms.state())
-    live.alarm_state = alarms if alarms is not None else live.alarm_state
+    if live.alarms is not None:
+        live.alarm_state = json.dumps(live.alarms.state())
     file.execute(
         "UPDATE series SET last_time = ?, count = ?, late = ?, repeated = ?, alarm_state = ? WHERE id = ?",
         [live.last_time, live.count, live.late, live.repeated, live.alarm_state, live.id],
@@ -170,6 +181,6 @@ def write(live: Live, file: sqlite3.Connection) -> None:
 
 def set_rules(live: Live, rules: AlarmRules) -> None:
     """Other alarm rules, from the next point on; an open alarm goes on."""
-    live.rules = rules
+    live.rules, live.rules_set = rules, True
     if live.alarms is not None:
         live.alarms = Alarms(rules, live.alarms.state())

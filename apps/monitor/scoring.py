@@ -18,7 +18,7 @@ import numpy as np
 
 from apps.monitor import live as lives
 from apps.monitor import outbox, rows
-from apps.monitor.alarm_rows import write_event
+from apps.monitor.alarm_rows import raise_peak, write_event
 from apps.monitor.config import MonitorConfig
 from apps.monitor.drifting import Drifting
 from apps.monitor.live import Live
@@ -205,6 +205,9 @@ class Scorer:
             live.open_alarm = id if event.kind == "opened" else None
             self.opened += event.kind == "opened"
             outbox.add(self.file, live, event, id, threshold, now)
+        run = live.alarms.state()["run"] if live.open_alarm else None
+        if live.open_alarm and run:
+            raise_peak(self.file, live.open_alarm, live, run)
         self.drifting.push(live, times, scores, now)
         return events
 

@@ -1,7 +1,7 @@
 // Charts of a series by uPlot: what was seen and expected, the score and its threshold, alarms shaded.
 
 import { by, make } from "/look/dom.js";
-import { number, time } from "./format.js";
+import { number, tick, time } from "./format.js";
 
 export const drawn = () => typeof window.uPlot === "function";
 
@@ -70,7 +70,7 @@ class Plot {
       cursor: { sync: { key: "time" }, y: false, drag: { x: false, y: false }, points: { size: 6 } },
       scales: { x: { time: true } },
       axes: [
-        { ...axis, show: last, size: 24 },
+        { ...axis, show: last, size: 24, space: 64, values: (_, ticks, __, ___, step) => ticks.map((at) => tick(at, step)) },
         { ...axis, size: 52, space: 28, values: (_, ticks) => ticks.map(number) },
       ],
       series: [{}, ...series.map((one) => ({ width: 1.5, points: { show: false }, spanGaps: false, ...one }))],

@@ -18,6 +18,16 @@ export function time(seconds) {
   return today ? CLOCK.format(at) : `${DAY.format(at)}, ${CLOCK.format(at)}`;
 }
 
+const SHORT_DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const SHORT_CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+
+// A label of a time axis whose labels are `step` seconds apart: the day at midnight, else the clock.
+export function tick(seconds, step) {
+  const at = new Date(seconds * 1000);
+  if (step >= 86400 || (at.getHours() === 0 && at.getMinutes() === 0 && at.getSeconds() === 0)) return SHORT_DAY.format(at);
+  return (step < 60 ? CLOCK : SHORT_CLOCK).format(at);
+}
+
 export function duration(seconds) {
   if (seconds < 1) return "under 1 s";
   if (seconds < 120) return `${Math.round(seconds)} s`;

@@ -39,6 +39,7 @@ function row(one, chosen, choose) {
     const button = make("button");
     button.type = "button";
     button.append(make("span", "dot"), make("span", "name", one.name), make("span", "value"), make("span", "about"));
+    button.title = one.name;
     button.addEventListener("click", () => choose(one.name));
     item.append(button);
     rows.set(one.name, item);
