@@ -82,3 +82,14 @@ def operators_of(model: Path) -> dict[str, int]:
     read = flatbuffer_utils.read_model(str(model))
     names = [flatbuffer_utils.opcode_to_name(read, one.opcodeIndex) for one in read.subgraphs[0].operators]
     return dict(Counter(sorted(names)))
+
+
+def about_arena(model: str) -> dict[str, Any]:
+    """Of a .tflite: `arena` and `least` in bytes, `tensors`, and `operators`. Runs through `in_child`."""
+    buffers = buffers_of(Path(model))
+    return {
+        "arena": arena_bytes(buffers),
+        "least": least_bytes(buffers),
+        "tensors": len(buffers),
+        "operators": operators_of(Path(model)),
+    }

@@ -9,8 +9,9 @@ from runtimes.bundle import NUMBERS
 
 
 def is_detector(checkpoint: Path) -> bool:
-    """Whether a checkpoint reads windows of numbers, not texts."""
-    return bool(json.loads((checkpoint / "checkpoint.json").read_bytes())["task"] == NUMBERS)
+    """Whether a folder is the checkpoint of a model that reads windows of numbers, not texts."""
+    about = checkpoint / "checkpoint.json"
+    return about.is_file() and bool(json.loads(about.read_bytes())["task"] == NUMBERS)
 
 
 def border_of(model: str) -> dict[str, Any]:

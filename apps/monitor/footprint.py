@@ -20,6 +20,7 @@ import numpy as np
 from compress.child import in_child
 from device_bench.child import rss_mb
 from device_bench.measure import interleave
+from export.arena import about_arena
 from runtimes.bundle import Bundle, open_bundle
 from runtimes.errors import InputError
 from runtimes.golden import inputs_of
@@ -53,21 +54,8 @@ def arena(bundle: Bundle) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
         model = Path(folder) / "model.tflite"
         model.write_bytes(bundle.read(bundle.variants[SMALL]["file"]))
-        told: dict[str, Any] = in_child(told_of, model=str(model))
+        told: dict[str, Any] = in_child(about_arena, model=str(model))
     return told
-
-
-def told_of(model: str) -> dict[str, Any]:
-    """Arena in bytes (greedy), its lower bound, tensors, operators by name; through `in_child`."""
-    from export.arena import arena_bytes, buffers_of, least_bytes, operators_of
-
-    buffers = buffers_of(Path(model))
-    return {
-        "arena": arena_bytes(buffers),
-        "least": least_bytes(buffers),
-        "tensors": len(buffers),
-        "operators": operators_of(Path(model)),
-    }
 
 
 def streamed(path: Path, variant: str, points: int) -> dict[str, Any]:
@@ -123,9 +111,8 @@ def main(argv: list[str]) -> None:
     print(f"\narena {small['arena']} bytes for {small['tensors']} tensors (no less than {small['least']})")
     print("operators " + ", ".join(f"{name} {count}" for name, count in small["operators"].items()))
     stream = told["stream"]
-    print(
-        f"\n{stream['points']:,} points in {stream['seconds']:.1f} s: {stream['points_a_second']:,.0f} a second"
-    )
+    rate = f"{stream['points_a_second']:,.0f} a second"
+    print(f"\n{stream['points']:,} points in {stream['seconds']:.1f} s: {rate}")
     for row in stream["memory"]:
         print(f"{row['points']:>12,} points  {row['rss_mb']:7.1f} MB")
 
