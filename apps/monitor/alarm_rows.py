@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from apps.monitor import rows
 from apps.monitor.live import Live
 from runtimes.alarms import AlarmEvent
 
@@ -16,10 +17,17 @@ _NAMES = ("id", "series", "start", "end", "peak_time", "score", "severity", "thr
           "closed", "acked", "acked_by", "note")  # fmt: skip
 
 
-def write_event(file: sqlite3.Connection, live: Live, event: AlarmEvent, threshold: float, now: float) -> str:
-    """Writes what opened or closed; the alarm's id. `channels` are told by their share of the score."""
+def write_event(
+    file: sqlite3.Connection,
+    live: Live,
+    event: AlarmEvent,
+    channels: list[dict[str, Any]],
+    threshold: float,
+    now: float,
+) -> str:
+    """Writes what opened or closed; the alarm's id."""
     id = f"{live.id}-{event.id}"
-    told = json.dumps(channels(live, event))
+    told = json.dumps(channels)
     if event.kind == "opened":
         file.execute(
             "INSERT INTO alarms (id, series, start, end, peak_time, score, severity, threshold, channels, "
@@ -48,26 +56,46 @@ def write_event(file: sqlite3.Connection, live: Live, event: AlarmEvent, thresho
 
 def raise_peak(file: sqlite3.Connection, id: str, live: Live, run: dict[str, Any]) -> None:
     """Writes how high an open alarm has risen so far."""
-    told = _channels(live, run["channels"], run["seen"], run["expected"])
+    query = "SELECT 1 FROM alarms WHERE id = ? AND score < ?"
+    if file.execute(query, [id, run["peak"]]).fetchone() is None:
+        return
+    told = json.dumps(by_share(live, run["channels"], farthest(file, live, run["peak_time"])))
     file.execute(
-        "UPDATE alarms SET peak_time = ?, score = ?, severity = ?, channels = ? WHERE id = ? AND score < ?",
-        [run["peak_time"], run["peak"], run["severity"], json.dumps(told), id, run["peak"]],
+        "UPDATE alarms SET peak_time = ?, score = ?, severity = ?, channels = ? WHERE id = ?",
+        [run["peak_time"], run["peak"], run["severity"], told, id],
     )
 
 
-def channels(live: Live, event: AlarmEvent) -> list[dict[str, Any]]:
-    """The channels at the alarm's peak, the one with the largest share first."""
-    return _channels(live, event.channels, event.seen, event.expected)
-
-
-def _channels(
-    live: Live, shares: Sequence[float], seen: Sequence[Any], expected: Sequence[Any]
+def by_share(
+    live: Live, shares: Sequence[float | None], told: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    told = [
-        {"name": name, "share": round(share, 4), "seen": one, "expected": other}
-        for name, share, one, other in zip(live.channels, shares, seen, expected, strict=True)
+    """The channels, the one with the largest share of the score first."""
+    found = [
+        {"name": name, "share": share and round(share, 4)} | one
+        for name, share, one in zip(live.channels, shares, told, strict=True)
     ]
-    return sorted(told, key=lambda one: -one["share"])
+    return sorted(found, key=lambda one: -(one["share"] or 0))
+
+
+def farthest(file: sqlite3.Connection, live: Live, at: float) -> list[dict[str, Any]]:
+    """Of each channel the point up to `at` that was farthest from what was expected: seen, expected, when.
+
+    A score looks back over a patch of points, so it is highest after what was odd.
+    """
+    patch = len(live.profile.ahead) if live.profile is not None else 1
+    last = rows.read(file, live.id, -1.0, at, patch)
+    found = []
+    for place in range(len(live.channels)):
+        points = [
+            (row[place], None if other is None else other[place], time)
+            for row, other, time in zip(last["values"], last["expected"], last["times"], strict=True)
+        ]
+        known = [one for one in points if one[0] is not None and one[1] is not None]
+        far = (
+            max(known, key=lambda one: abs(one[0] - one[1])) if known else (points or [(None, None, at)])[-1]
+        )
+        found.append({"seen": far[0], "expected": far[1], "at": far[2]})
+    return found
 
 
 def read(

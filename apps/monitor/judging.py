@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from apps.monitor import rows
+from apps.monitor.alarm_rows import by_share, farthest
 from apps.monitor.live import Live
 from apps.web.replies import Refused, clip
 from runtimes.alarms import AlarmRules, Alarms
@@ -63,21 +64,13 @@ def explain(file: sqlite3.Connection, live: Live, at: float) -> dict[str, Any]:
     after = rows.read(file, live.id, before["times"][-1], math.inf, AROUND, after=True)
     window = {key: before[key] + after[key] for key in before}
     here = {key: before[key][-1] for key in before}
+    far = farthest(file, live, here["times"])
+    shares = here["shares"] or [None] * len(live.channels)
     return {
         "time": here["times"], "score": here["scores"], "severity": here["severity"],
-        "threshold": live.threshold, "channels": _channels(live, here),
+        "threshold": live.threshold, "channels": by_share(live, shares, far),
         "window": {"channels": list(live.channels)} | {k: v for k, v in window.items() if k != "shares"},
     }  # fmt: skip
-
-
-def _channels(live: Live, here: dict[str, Any]) -> list[dict[str, Any]]:
-    none = [None] * len(live.channels)
-    expected, shares = here["expected"] or none, here["shares"] or none
-    told = [
-        {"name": name, "share": share, "seen": seen, "expected": one}
-        for name, share, seen, one in zip(live.channels, shares, here["values"], expected, strict=True)
-    ]
-    return sorted(told, key=lambda one: -(one["share"] or 0))
 
 
 def _rate(count: int, days: float) -> float | None:

@@ -10,10 +10,6 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from apps.monitor.alarm_rows import channels
-from apps.monitor.live import Live
-from runtimes.alarms import AlarmEvent
-
 MOST_WAITING = 10_000  # alerts of one webhook; more are dropped, and the log of deliveries says so
 ATTEMPTS = 10
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 3600.0  # between attempts: 2, 6, 18, 54, 162, 486, 1458, 3600 s …
@@ -31,23 +27,22 @@ class Due:
     attempts: int
 
 
-def add(
-    file: sqlite3.Connection, live: Live, event: AlarmEvent, alarm: str, threshold: float, now: float
-) -> None:
-    """Writes the alerts of what opened or closed."""
+def add(file: sqlite3.Connection, told: dict[str, Any], now: float) -> None:
+    """Writes the alerts of what opened or closed: `told` is their body, with `series`, `alarm` and `kind`."""
+    name, alarm, kind = told["series"], told["alarm"], told["kind"]
     for webhook, series, cool_down in file.execute("SELECT id, series, cool_down_s FROM webhooks").fetchall():
-        if series is not None and live.name not in json.loads(series):
+        if series is not None and name not in json.loads(series):
             continue
-        state = _state(file, webhook, live.name, alarm, event.kind, now - cool_down)
+        state = _state(file, webhook, name, alarm, kind, now - cool_down)
         if state is None:
             continue
         id = secrets.token_hex(8)
-        body = json.dumps(_body(id, live, event, alarm, threshold, now), ensure_ascii=False)
+        body = json.dumps({"delivery": id} | told, ensure_ascii=False)
+        ended, said = (None, None) if state == "waiting" else (now, "not sent")
         file.execute(
             "INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)",
-            [id, webhook, alarm, live.name, event.kind, body, state, now, now,
-             None if state == "waiting" else now, None if state == "waiting" else "not sent"],
-        )  # fmt: skip
+            [id, webhook, alarm, name, kind, body, state, now, now, ended, said],
+        )
 
 
 def _state(
@@ -69,14 +64,6 @@ def _state(
             return "cooling"
     query = "SELECT count(*) FROM deliveries WHERE state = 'waiting' AND webhook = ?"
     return "dropped" if file.execute(query, [webhook]).fetchone()[0] >= MOST_WAITING else "waiting"
-
-
-def _body(id: str, live: Live, event: AlarmEvent, alarm: str, threshold: float, now: float) -> dict[str, Any]:
-    return {
-        "delivery": id, "kind": event.kind, "alarm": alarm, "series": live.name, "start": event.start,
-        "end": event.end, "peak_time": event.peak_time, "score": event.peak, "threshold": threshold,
-        "severity": event.severity, "channels": channels(live, event), "told": now,
-    }  # fmt: skip
 
 
 def due(file: sqlite3.Connection, now: float, most: int) -> list[Due]:

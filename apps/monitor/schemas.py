@@ -55,8 +55,8 @@ ALARM_EXAMPLE: dict[str, Any] = {
     "severity": 0.91,
     "threshold": 1.94,
     "channels": [
-        {"name": "cpu", "share": 0.93, "seen": 99.5, "expected": 12.7},
-        {"name": "disk", "share": 0.07, "seen": 0.6, "expected": 0.5},
+        {"name": "cpu", "share": 0.93, "seen": 99.5, "expected": 12.7, "at": 1767225629.0},
+        {"name": "disk", "share": 0.07, "seen": 0.6, "expected": 0.5, "at": 1767225630.0},
     ],
     "opened": 1767225602.1,
     "closed": 1767225725.2,
@@ -170,9 +170,10 @@ class WebhookRequest(Asked):
 
 class ChannelReply(BaseModel):
     name: str
-    share: float = Field(description="Of the score at the peak.")
+    share: float | None = Field(description="Of the score at the peak.")
     seen: float | None
     expected: float | None
+    at: float = Field(description="When it was seen: the point farthest from what was expected.")
 
 
 class AlarmReply(BaseModel):

@@ -18,7 +18,7 @@ import numpy as np
 
 from apps.monitor import live as lives
 from apps.monitor import outbox, rows
-from apps.monitor.alarm_rows import raise_peak, write_event
+from apps.monitor.alarm_rows import by_share, farthest, raise_peak, write_event
 from apps.monitor.config import MonitorConfig
 from apps.monitor.drifting import Drifting
 from apps.monitor.live import Live
@@ -201,10 +201,12 @@ class Scorer:
         events = live.alarms.push(times, scores, threshold)
         now = time.time()
         for event in events:
-            id = write_event(self.file, live, event, threshold, now)
+            far = farthest(self.file, live, event.peak_time)
+            channels = by_share(live, event.channels, far)
+            id = write_event(self.file, live, event, channels, threshold, now)
             live.open_alarm = id if event.kind == "opened" else None
             self.opened += event.kind == "opened"
-            outbox.add(self.file, live, event, id, threshold, now)
+            outbox.add(self.file, alert(live.name, event, channels, id, threshold, now), now)
         run = live.alarms.state()["run"] if live.open_alarm else None
         if live.open_alarm and run:
             raise_peak(self.file, live.open_alarm, live, run)
@@ -273,6 +275,17 @@ class Scorer:
                 file.execute("UPDATE series SET profile = NULL, state = NULL, state_time = NULL")
                 write_log(file, None, "another model", "edgewise", {"before": row[0], "now": identity})
             file.execute("INSERT OR REPLACE INTO about VALUES ('model', ?)", [identity])
+
+
+def alert(
+    series: str, event: AlarmEvent, channels: list[dict[str, Any]], alarm: str, threshold: float, now: float
+) -> dict[str, Any]:
+    """The body of an alert."""
+    return {
+        "kind": event.kind, "alarm": alarm, "series": series, "start": event.start, "end": event.end,
+        "peak_time": event.peak_time, "score": event.peak, "threshold": threshold,
+        "severity": event.severity, "channels": channels, "told": now,
+    }  # fmt: skip
 
 
 def write_log(
