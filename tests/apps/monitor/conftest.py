@@ -45,17 +45,22 @@ def keys(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def start(folder: Path, detector: Any) -> Iterator[Callable[..., TestClient]]:
-    """A client of the service over `folder`, with a key's text where one is given."""
+def opened(folder: Path, detector: Any) -> Callable[..., TestClient]:
+    """A client of the service over `folder`, for a `with`, with a key's text where one is given."""
+
+    def make(
+        key: str | None = None, config: MonitorConfig = LOOSE, identity: str = "tiny", **more: Any
+    ) -> TestClient:
+        return client_of(create_app(folder, detector, identity, config, **more), key)
+
+    return make
+
+
+@pytest.fixture
+def start(opened: Callable[..., TestClient]) -> Iterator[Callable[..., TestClient]]:
+    """The same, until the test's end."""
     with contextlib.ExitStack() as stack:
-
-        def make(
-            key: str | None = None, config: MonitorConfig = LOOSE, identity: str = "tiny", **more: Any
-        ) -> TestClient:
-            app = create_app(folder, detector, identity, config, **more)
-            return stack.enter_context(client_of(app, key))
-
-        yield make
+        yield lambda *what, **more: stack.enter_context(opened(*what, **more))
 
 
 @pytest.fixture

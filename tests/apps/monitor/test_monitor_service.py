@@ -229,14 +229,15 @@ def test_a_threshold_is_tried_on_the_past_and_set(client: TestClient) -> None:
     assert kinds == ["threshold", "threshold", "learned"]
 
 
-def test_rules_hold_from_the_next_point_on_and_after_a_restart(start: Callable[..., TestClient]) -> None:
+def test_rules_hold_from_the_next_point_on_and_after_a_restart(opened: Callable[..., TestClient]) -> None:
     told = {"min_points": 50, "cool_down_s": 0.0, "merge_gap_s": 1.0}
-    with start() as client:
+    with opened() as client:
         count = learned(client)
         assert client.put("/series/a/rules", json=told).json()["rules"] == told
         send(client, "a", spiked(100, 50, count), count)
         assert client.get("/alarms").json()["alarms"] == []
-    assert start().get("/series/a/threshold").json()["rules"] == told
+    with opened() as client:
+        assert client.get("/series/a/threshold").json()["rules"] == told
 
 
 def test_an_alarm_is_acknowledged_once(start: Callable[..., TestClient], keys: dict[str, str]) -> None:
@@ -322,15 +323,15 @@ def test_a_refit_is_taken_only_where_it_is_better(client: TestClient) -> None:
     assert client.get("/series/a").json()["state"] == "normal"
 
 
-def test_another_model_learns_again(start: Callable[..., TestClient]) -> None:
-    with start() as client:
+def test_another_model_learns_again(opened: Callable[..., TestClient]) -> None:
+    with opened() as client:
         learned(client)
         assert client.get("/series/a").json()["learned"]
-    again = start(identity="another")
-    wait_for(lambda: len(again.get("/log").json()["log"]) == 3)
-    kinds = [line["kind"] for line in again.get("/log").json()["log"]]
-    assert kinds == ["learned", "another model", "learned"]
-    assert again.get("/series/a").json()["learned"] == WARM_UP
+    with opened(identity="another") as again:
+        wait_for(lambda: len(again.get("/log").json()["log"]) == 3)
+        kinds = [line["kind"] for line in again.get("/log").json()["log"]]
+        assert kinds == ["learned", "another model", "learned"]
+        assert again.get("/series/a").json()["learned"] == WARM_UP
 
 
 def test_a_series_without_values_says_why_it_learns_nothing(client: TestClient) -> None:
