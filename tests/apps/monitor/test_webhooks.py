@@ -153,7 +153,8 @@ def test_a_name_that_moves_inside_later_gets_nothing(receiver: Receiver) -> None
 @pytest.mark.parametrize(
     "url",
     ["", "x", "ftp://a.b/", "http:///x", "https://a.b:0/", "https://a.b:99999/", "https://u@a.b/",
-     "https://a.b/#x", "https://a.b/ x", "https://a.b/\r\nHost: c", "https://é.b/", "https://a.b/" + "x" * 2000],
+     "https://a.b/#x", "https://a.b/ x", "https://a.b/\r\nHost: c", "https://é.b/",
+     "https://a.b/" + "x" * 2000],
 )  # fmt: skip
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(InputError):
