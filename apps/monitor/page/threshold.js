@@ -4,16 +4,18 @@ import { by, show } from "/look/dom.js";
 import * as api from "./api.js";
 import { number, times } from "./format.js";
 
-const SPAN = 10; // the slider goes from a tenth of the learned threshold to ten times it
+const LEAST = 10; // the slider goes from a tenth of the learned threshold to ten times it, or over the highest peak
 let name = null;
 let middle = 1;
+let above = LEAST;
 let now = null;
 let running = null;
 let timer = 0;
 let told = () => {};
 
-const valueAt = (place) => middle * SPAN ** (place / 500 - 1);
-const placeOf = (value) => Math.round(500 * (1 + Math.log(value / middle) / Math.log(SPAN)));
+const span = (place) => (place < 500 ? LEAST : above);
+const valueAt = (place) => middle * span(place) ** (place / 500 - 1);
+const placeOf = (value) => Math.round(500 * (1 + Math.log(value / middle) / Math.log(value < middle ? LEAST : above)));
 
 // `draw` is called with the periods that the chart is to mark, `set` when a threshold was set, `say` with errors.
 export function setUp(draw, set, say) {
@@ -46,9 +48,10 @@ export async function drawThreshold(series, mayChange) {
   name = series.name;
   now = series.threshold;
   told([]);
-  const { learned } = await api.threshold(name);
+  const [{ learned }, { periods }] = await Promise.all([api.threshold(name), api.preview(name, now)]);
   if (name !== series.name) return;
   middle = learned ?? now;
+  above = Math.max(LEAST, (1.5 * Math.max(now, ...periods.map(([, , peak]) => peak))) / middle);
   by("threshold").value = placeOf(now);
   show(by("learned-threshold"), learned !== null && learned !== now);
   write(now);
