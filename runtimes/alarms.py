@@ -11,6 +11,7 @@ from runtimes.profile import PARTS
 from runtimes.stream import Scores
 
 SCHEMA = 1
+COUNTED = ("points", "open", "calm")  # of a run, beside what an event tells
 
 
 @dataclass(frozen=True)
@@ -74,27 +75,31 @@ class Alarms:
                 continue
             if over[row]:
                 events += self._risen(time, scores, row)
-            elif self._run is not None and time - self._run["end"] > self.rules.merge_gap_s:
-                events += self._ended()
+            elif self._run is not None:
+                self._run["calm"] = True
+                events += self._ended(time)
         return events
 
     def _risen(self, time: float, scores: Scores, row: int) -> list[AlarmEvent]:
+        closed = self._ended(time)
         run = self._run
         if run is None:
             run = self._run = {"start": time, "points": 0, "open": False, "peak": -math.inf}
-        run["end"], run["points"] = time, min(run["points"] + 1, self.rules.min_points)
+        run |= {"end": time, "points": min(run["points"] + 1, self.rules.min_points), "calm": False}
         if scores.score[row] > run["peak"]:
             run |= _peak(time, scores, row)
         if run["open"] or run["points"] < self.rules.min_points or time < self._quiet:
-            return []
+            return closed
         run["open"] = True
         self._told += 1
         run["id"] = f"{int(run['start'])}-{self._told}"
-        return [self._event("opened")]
+        return [*closed, self._event("opened")]
 
-    def _ended(self) -> list[AlarmEvent]:
+    def _ended(self, time: float) -> list[AlarmEvent]:
+        """Ends the run if there was calm for longer than `merge_gap_s`; a lack of points is no calm."""
         run = self._run
-        assert run is not None
+        if run is None or not run["calm"] or time - run["end"] <= self.rules.merge_gap_s:
+            return []
         events = [self._event("closed")] if run["open"] else []
         if run["open"]:
             self._quiet = run["end"] + self.rules.cool_down_s
@@ -102,7 +107,7 @@ class Alarms:
         return events
 
     def _event(self, kind: str) -> AlarmEvent:
-        run = {key: value for key, value in (self._run or {}).items() if key not in ("points", "open")}
+        run = {key: value for key, value in (self._run or {}).items() if key not in COUNTED}
         return AlarmEvent(kind, **run)
 
     def state(self) -> dict[str, Any]:
@@ -120,10 +125,13 @@ class Alarms:
             )
             self._told, run = int(state["told"]), state["run"]
             if run is not None:
-                run = {**run, "points": int(run["points"]), "open": bool(run["open"])}
-                AlarmEvent(
-                    "closed", **{k: v for k, v in ({"id": ""} | run).items() if k not in ("points", "open")}
-                )
+                run = {
+                    **run,
+                    "points": int(run["points"]),
+                    "open": bool(run["open"]),
+                    "calm": bool(run["calm"]),
+                }
+                AlarmEvent("closed", **{k: v for k, v in ({"id": ""} | run).items() if k not in COUNTED})
             self._run = run
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise InputError(

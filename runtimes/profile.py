@@ -11,7 +11,7 @@ from runtimes.errors import InputError
 from runtimes.thresholds import RISK, Tail
 
 SCHEMA = 1
-PARTS = ("forecast", "shape", "level", "spread")  # what a score is made of
+PARTS = ("forecast", "course", "shape", "level", "spread")  # what a score is made of
 TAIL = ("start", "shape", "scale", "share")
 MAX_NAME = 200
 
@@ -22,7 +22,8 @@ class Profile:
 
     `centre`, `scale`: float64 (channels,), what a value is less and over. `constant`: bool (channels,), never
     moved. `ahead`: (patch, channels), the usual error of the forecast by its distance. `usual`: (channels,
-    parts, 2), middle and half-width of what each of PARTS shows, in units of the scale. `step` in seconds.
+    parts, 3), what each of PARTS shows of normal points: middle, usual distance from it, and from there to
+    the distance that 5 in 1,000 pass. `step` in seconds.
     """
 
     names: tuple[str, ...]
@@ -96,14 +97,14 @@ def _check(profile: Profile) -> None:
     named = all(isinstance(name, str) and 0 < len(name) <= MAX_NAME for name in profile.names)
     shapes = {
         "centre": (count,), "scale": (count,), "constant": (count,),
-        "ahead": (len(profile.ahead), count), "usual": (count, len(PARTS), 2),
+        "ahead": (len(profile.ahead), count), "usual": (count, len(PARTS), 3),
     }  # fmt: skip
     for name, shape in shapes.items():
         values = getattr(profile, name)
         if values.shape != shape or not count or not named or not np.isfinite(values).all():
             raise InputError(f"profile: {name} must be finite numbers of shape {shape}; fit it again")
     numbers = (profile.step, profile.threshold, *profile.tail.to_json().values())
-    positive = (*profile.scale, *profile.ahead.ravel(), *profile.usual[..., 1].ravel(), profile.step,
+    positive = (*profile.scale, *profile.ahead.ravel(), *profile.usual[..., 2].ravel(), profile.step,
                 profile.tail.scale, profile.tail.share)  # fmt: skip
     if not all(map(math.isfinite, numbers)) or not min(positive) > 0:
         raise InputError("profile: scales, step and tail must be finite and above 0; fit it again")

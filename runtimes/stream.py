@@ -2,25 +2,23 @@
 
 Every `patch` points the model is asked about the window that ends there. Its forecast scores the next `patch`
 points as they come; how well it could rebuild the window, and the window's level and spread, are slower
-parts of the score, held until the next hop.
+parts of the score (`runtimes.evidence`), held until the next hop.
 """
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from runtimes.errors import InputError
+from runtimes.evidence import Piece, combine, shapes, weigh
 from runtimes.profile import PARTS, Profile
-from runtimes.windows import SEEN, bridge, cut, normalise
 
 SCHEMA = 1
 BLOCK = 4096  # points of a stream that are worked on at once
 LATE = 1.5  # steps between two points from which on some are missing between them
-FAR = 1e6  # no evidence counts for more
-_KEPT = ("buffer", "forecast", "slow", "recent")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +48,7 @@ class Stream:
             )
         self.model, self.profile = model, profile
         self.phase, self.last = 0, float("nan")
-        self._shapes = {
-            "buffer": (window, count), "forecast": (patch, count), "slow": (len(PARTS) - 1, count),
-            "recent": (patch - 1, count),
-        }  # fmt: skip
+        self._shapes = shapes(window, patch, count)
         self.kept = {name: np.full(shape, np.nan) for name, shape in self._shapes.items()}
         if state is not None:
             self._restore(state)
@@ -66,20 +61,24 @@ class Stream:
         """
         return advance(self.model, [(self, times, values)])[0]
 
-    def evidence(self, values: np.ndarray) -> np.ndarray:
-        """What the score of each point is made of, (n, channels, parts), before any weight; for `fit`."""
+    def evidence(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Evidence float32 (n, channels, parts) and the forecasts' scaled errors (n, channels); for `fit`."""
         rows = (values - self.profile.centre) / self.profile.scale
-        found = []
+        evidence, errors = [], []
         for start in range(0, len(rows), BLOCK):
-            piece = _Piece(self, rows[start : start + BLOCK])
-            found.append(piece.finish(self.model.expected(piece.windows))[0])
-        return np.concatenate(found)
+            block = rows[start : start + BLOCK]
+            piece = Piece(self.profile, self.kept, self.phase, block)
+            parts, expected = piece.finish(self.model.expected(piece.windows))
+            self.kept, self.phase = piece.kept, piece.phase
+            evidence.append(parts.astype(np.float32))
+            errors.append(np.abs(block - expected))
+        return np.concatenate(evidence), np.concatenate(errors)
 
     def state(self) -> dict[str, Any]:
         """What `model.stream(profile, state)` goes on from; JSON-able, of a size that never grows."""
         last = None if np.isnan(self.last) else self.last
         return {"schema": SCHEMA, "phase": self.phase, "last": last} | {
-            name: base64.b64encode(self.kept[name].astype("<f8").tobytes()).decode() for name in _KEPT
+            name: base64.b64encode(kept.astype("<f8").tobytes()).decode() for name, kept in self.kept.items()
         }
 
     def _restore(self, state: Any) -> None:
@@ -116,22 +115,33 @@ def advance(model: Any, pushes: Sequence[tuple[Stream, Any, Any]]) -> list[Score
     """`push` of many streams of one model, with their windows in common engine calls."""
     checked = [stream._checked(times, values) for stream, times, values in pushes]
     spread = [_with_gaps(push[0], *points) for push, points in zip(pushes, checked, strict=True)]
-    found: list[list[tuple[np.ndarray, ...]]] = [[] for _ in pushes]
+    found: list[list[Scores]] = [[] for _ in pushes]
     for start in range(0, max((len(rows) for rows, _ in spread), default=0), BLOCK):
-        pieces = [
-            (number, _Piece(pushes[number][0], rows[start : start + BLOCK]))
-            for number, (rows, _) in enumerate(spread)
-            if start < len(rows)
-        ]
-        expected = model.expected(np.concatenate([piece.windows for _, piece in pieces]))
-        for number, piece in pieces:
-            found[number].append(piece.finish(expected[: len(piece.windows)]))
-            expected = expected[len(piece.windows) :]
+        _advance(model, [push[0] for push in pushes], spread, start, found)
     scored = []
     for (stream, _, _), (when, what), blocks, (_, kept) in zip(pushes, checked, found, spread, strict=True):
         stream.last = float(when[-1]) if len(when) else stream.last
-        scored.append(_scores(stream.profile, blocks, kept, what))
+        scored.append(_joined(blocks, kept, what))
     return scored
+
+
+def _advance(
+    model: Any, streams: list[Stream], spread: list[tuple[np.ndarray, np.ndarray]], start: int,
+    found: list[list[Scores]],
+) -> None:  # fmt: skip
+    """One block of each stream that still has points, with one run of the model."""
+    at = [number for number, (rows, _) in enumerate(spread) if start < len(rows)]
+    pieces = []
+    for number in at:
+        stream, block = streams[number], spread[number][0][start : start + BLOCK]
+        pieces.append(Piece(stream.profile, stream.kept, stream.phase, block))
+    windows = [piece.windows for piece in pieces]
+    expected = model.expected(np.concatenate(windows) if len(windows) > 1 else windows[0])
+    for number, piece in zip(at, pieces, strict=True):
+        stream, size = streams[number], len(piece.windows)
+        found[number].append(_scores(stream.profile, *piece.finish(expected[:size])))
+        expected = expected[size:]
+        stream.kept, stream.phase = piece.kept, piece.phase
 
 
 def _with_gaps(stream: Stream, when: np.ndarray, what: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,107 +149,32 @@ def _with_gaps(stream: Stream, when: np.ndarray, what: np.ndarray) -> tuple[np.n
     profile = stream.profile
     scaled = (what - profile.centre) / profile.scale
     steps = np.diff(when, prepend=stream.last) / profile.step
-    lacking = np.where(steps >= LATE, np.rint(np.nan_to_num(steps, posinf=0)) - 1, 0)
-    # More than a window of them changes nothing, but a whole number of hops may be left out.
-    window, patch = stream._shapes["buffer"][0], len(profile.ahead)
+    late = steps >= LATE
+    if not late.any():
+        return scaled, np.arange(len(when))
+    lacking = np.where(late, np.rint(np.where(late, steps, 0)) - 1, 0)
+    # More than a window of them changes nothing; what is left out is a whole number of hops.
+    window, patch = stream.model.limits["window"], stream.model.limits["patch"]
     most = window + patch
     lacking = np.where(lacking > most, most + (lacking - most) % patch, lacking).astype(int)
     places = np.arange(len(when)) + np.cumsum(lacking)
-    if not lacking.any():
-        return scaled, places
     rows = np.full((int(places[-1]) + 1, scaled.shape[1]), np.nan)
     rows[places] = scaled
     return rows, places
 
 
-class _Piece:
-    """Some points of a stream: their windows first, their evidence once the model has answered."""
-
-    def __init__(self, stream: Stream, rows: np.ndarray) -> None:
-        self.stream, self.rows = stream, rows
-        window, patch = stream._shapes["buffer"][0], len(stream.profile.ahead)
-        self.history = np.concatenate([stream.kept["buffer"], rows])
-        self.ends = np.arange(window + patch - stream.phase, len(self.history) + 1, patch)
-        if not len(self.ends):
-            self.windows = np.empty((0, window), np.float32)
-            return
-        raw = cut(self.history, window, self.ends)
-        self.raw = bridge(raw.reshape(-1, window))
-        self.seen = ~np.isnan(raw.reshape(-1, window))
-        self.windows, self.mean, self.spread = normalise(self.raw)
-
-    def finish(self, expected: np.ndarray) -> tuple[np.ndarray, ...]:
-        """(evidence (n, channels, parts), expected (n, channels) scaled); the stream moves on."""
-        kept, (patch, count) = self.stream.kept, self.stream.profile.ahead.shape
-        forecasts, slow = kept["forecast"][None], kept["slow"][None]
-        if len(self.ends):
-            again, on = self._judged(expected)
-            forecasts = np.concatenate([forecasts, on.reshape(-1, count, patch).transpose(0, 2, 1)])
-            slow = np.concatenate([slow, again.reshape(-1, count, len(PARTS) - 1).transpose(0, 2, 1)])
-        hop, place = np.divmod(self.stream.phase + np.arange(len(self.rows)), patch)
-        ahead = forecasts[hop, place]
-        errors = np.minimum(np.abs(self.rows - ahead) / self.stream.profile.ahead[place], FAR)
-        evidence = np.concatenate(
-            [_lately(kept["recent"], errors)[..., None], slow[hop].transpose(0, 2, 1)], 2
-        )
-        size = len(kept["buffer"])
-        self.stream.phase = int((self.stream.phase + len(self.rows)) % patch)
-        self.stream.kept = {
-            "buffer": self.history[-size:], "forecast": forecasts[-1], "slow": slow[-1],
-            "recent": np.concatenate([kept["recent"], errors])[-(patch - 1) :],
-        }  # fmt: skip
-        return evidence, ahead
-
-    def _judged(self, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Slow parts (windows, parts - 1) and forecasts (windows, patch), scaled; NaN where too gappy."""
-        window = self.raw.shape[1]
-        back = expected.astype(float) * self.spread[:, None] + self.mean[:, None]
-        known = self.seen.mean(axis=1) >= SEEN
-        off = np.square(np.where(self.seen, self.raw - back[:, :window], 0))
-        shape = np.sqrt(off.sum(axis=1) / np.maximum(self.seen.sum(axis=1), 1))
-        spread = np.log(np.maximum(self.raw[:, -window // 4 :].std(axis=1), 1e-3))
-        slow = np.stack([shape, self.mean, spread], axis=1)
-        return np.where(known[:, None], slow, np.nan), np.where(known[:, None], back[:, window:], np.nan)
-
-
-def _lately(before: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Mean of the errors (n, channels) over the last `len(before) + 1` points that are there."""
-    size = len(before) + 1
-    rows = np.concatenate([before, errors])
-    seen = ~np.isnan(rows)
-    sums = np.cumsum(np.pad(np.where(seen, rows, 0), ((1, 0), (0, 0))), axis=0)
-    counts = np.cumsum(np.pad(seen, ((1, 0), (0, 0))), axis=0)
-    mean = (sums[size:] - sums[:-size]) / np.maximum(counts[size:] - counts[:-size], 1)
-    return np.where(np.isnan(errors), np.nan, mean)
-
-
-def _scores(
-    profile: Profile, blocks: list[tuple[np.ndarray, ...]], kept: np.ndarray, seen: np.ndarray
-) -> Scores:
-    count = len(profile.names)
-    blocks = blocks or [(np.empty((0, count, len(PARTS))), np.empty((0, count)))]
-    evidence, ahead = (np.concatenate(parts)[kept] for parts in zip(*blocks, strict=True))
-    weights = weigh(evidence, profile.usual)
-    score, channels, parts = combine(weights)
+def _scores(profile: Profile, evidence: np.ndarray, ahead: np.ndarray) -> Scores:
+    score, channels, parts = combine(weigh(evidence, profile.usual))
     expected = ahead * profile.scale + profile.centre
-    return Scores(score, profile.severity(score), channels, parts, expected, seen)
+    return Scores(score, profile.severity(score), channels, parts, expected, expected)
 
 
-def weigh(evidence: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    """How far each part (n, channels, parts) is from what is usual, in half-widths of that."""
-    return np.minimum(np.abs(evidence - usual[..., 0]) / usual[..., 1], FAR)
-
-
-def combine(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Score (n,) of weights (n, channels, parts), and the shares of the channels and of the parts in it.
-
-    Of a channel the mean of the parts counts; over channels, the mean of the largest fifth.
-    """
-    known = np.where(np.isnan(weights[..., :1]), np.nan, np.nan_to_num(weights))
-    each = known.mean(axis=2)
-    top = max(1, round(each.shape[1] / 5))
-    sorted_ = np.sort(np.nan_to_num(each, nan=-1), axis=1)[:, -top:]
-    score = np.where(np.isnan(each).all(axis=1), np.nan, np.maximum(sorted_, 0).mean(axis=1))
-    full = np.nan_to_num(known)
-    total = np.maximum(full.sum(axis=(1, 2)), 1e-12)[:, None]
-    return score, full.sum(axis=2) / total, full.sum(axis=1) / total
+def _joined(blocks: list[Scores], kept: np.ndarray, seen: np.ndarray) -> Scores:
+    """One of all blocks, of the points that were really there."""
+    if not blocks:
+        none, count = np.empty(0), seen.shape[1]
+        return Scores(none, none, np.empty((0, count)), np.empty((0, len(PARTS))), np.empty((0, count)), seen)
+    if len(blocks) == 1 and len(blocks[0].score) == len(kept):
+        return replace(blocks[0], seen=seen)
+    names = ("score", "severity", "channels", "parts", "expected")
+    return Scores(*(np.concatenate([getattr(one, name) for one in blocks])[kept] for name in names), seen)

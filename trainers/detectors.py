@@ -1,9 +1,9 @@
-"""Detectors that every table needs beside ours: random, moving z-score, Sub-PCA, isolation forest, matrix profile.
+"""The detectors that ours stands beside: random, moving z-score, Sub-PCA, isolation forest, matrix profile.
 
-Each takes a Series and gives float scores (n,), higher is stranger. What they may know differs, and each says so:
-fitted on the training part and causal (a point is judged by what came before it), or fitted on the whole
-series, labels apart, as they are usually published. Channels are joined as in our own detector: standardised by
-the training part, then the mean of the three strangest.
+Each takes a Series and gives float scores (n,), higher is stranger. What they may know differs, and each says
+so: fitted on the training part and causal (a point is judged by what came before it), or fitted on the whole
+series, labels apart, as they are usually published. Channels are joined as in our own detector: standardised
+by the training part, then the mean of the three strangest.
 """
 
 import os
@@ -25,6 +25,7 @@ def detectors() -> dict[str, Callable[[Series], np.ndarray]]:
         "random": random_scores,
         "z-score": z_scores,
         "sub-pca": subspace_scores,
+        "sub-pca-centred": centred_subspace_scores,
         "sub-pca-whole": whole_subspace_scores,
         "isolation-forest": forest_scores,
         "matrix-profile": profile_scores,
@@ -60,14 +61,20 @@ def subspace_scores(series: Series) -> np.ndarray:
     return _subspace(series, series.train_end, causal=True)
 
 
+def centred_subspace_scores(series: Series) -> np.ndarray:
+    """Sub-PCA fitted on the training part, a window judged at its middle: it sees half a window ahead."""
+    return _subspace(series, series.train_end, causal=False)
+
+
 def whole_subspace_scores(series: Series) -> np.ndarray:
     """Sub-PCA as it is usually published: fitted on the whole series, a window judged at its middle."""
     return _subspace(series, len(series), causal=False)
 
 
 def _subspace(series: Series, fit_end: int, causal: bool) -> np.ndarray:
-    """Principal components of sliding windows, one channel at a time; the score is the squared length of a
-    window's coordinates, each over its variance (Mahalanobis), so that rare directions weigh most."""
+    """Principal components of sliding windows, one channel at a time. The score is the mean of a window's
+    squared coordinates, each over its variance, so that rare directions weigh most; the variances have a
+    floor of a thousandth of their mean. (Of seven variants tried, this one did best over all sets.)"""
     from sklearn.decomposition import PCA
 
     values = _scaled(series)
@@ -75,13 +82,12 @@ def _subspace(series: Series, fit_end: int, causal: bool) -> np.ndarray:
     columns = []
     for channel in range(values.shape[1]):
         windows = np.lib.stride_tricks.sliding_window_view(values[:, channel], window)
-        model = PCA(whiten=True, random_state=0).fit(windows[: max(2, fit_end - window + 1)])
-        floor = 1e-6 * max(model.explained_variance_.max(), 1e-12)
-        kept = model.explained_variance_ > floor
-        length = (
-            ((model.transform(windows) ** 2)[:, kept]).mean(axis=1) if kept.any() else np.zeros(len(windows))
-        )
-        columns.append(_placed(length, len(values), window, causal))
+        with np.errstate(invalid="ignore"):  # shares of no variance at all, in a constant channel
+            model = PCA(random_state=0).fit(windows[: max(2, fit_end - window + 1)])
+        variance = model.explained_variance_
+        floor = 1e-3 * (1 + variance.mean())
+        scores = (model.transform(windows) ** 2 / (variance + floor)).mean(axis=1)
+        columns.append(_placed(scores, len(values), window, causal))
     return worst(_standard(np.stack(columns, axis=1), series.train_end))
 
 
@@ -160,22 +166,22 @@ def worst(scores: np.ndarray) -> np.ndarray:
 
 
 def _scaled(series: Series) -> np.ndarray:
-    """(n, c) without NaN, each channel over the training part's mean and standard deviation; channels that
-    are constant there are scaled by their whole spread, so that a change in them counts."""
+    """(n, c) without NaN, each channel over the training part's mean and standard deviation; for channels
+    that are constant there a tenth of their level counts as one, so that a change in them shows."""
     values = complete(series.values)
     train = values[: series.train_end]
     spread = train.std(axis=0)
-    spread = np.where(spread > 1e-9 * (1 + np.abs(train).max(axis=0)), spread, values.std(axis=0))
-    return np.clip((values - train.mean(axis=0)) / np.where(spread > 0, spread, 1), -1e4, 1e4)
+    level = np.abs(train).max(axis=0)
+    spread = np.where(spread > 1e-9 * (1 + level), spread, 0.1 * np.maximum(level, 1))
+    return np.clip((values - train.mean(axis=0)) / spread, -1e4, 1e4)
 
 
 def _standard(scores: np.ndarray, train_end: int) -> np.ndarray:
     """(n, c) scores over the training part's mean in each channel."""
-    train = np.nanmean(scores[:train_end], axis=0)
-    return scores / np.maximum(np.nan_to_num(train), 1e-6 + 1e-6 * np.nanmax(scores, axis=0))
+    return scores / np.maximum(scores[:train_end].mean(axis=0), 0.1)
 
 
 def _placed(scores: np.ndarray, count: int, window: int, causal: bool) -> np.ndarray:
-    """(n,) from one score a window: at the window's last point, or its middle; the ends repeat the nearest."""
+    """(n,) from one score a window: at its last point, or its middle; the ends repeat the nearest."""
     before = window - 1 if causal else (window - 1) // 2
     return np.pad(scores, (before, count - len(scores) - before), mode="edge")

@@ -1,21 +1,19 @@
 """Task `anomaly-detection`: one channel's window → the window as expected, and what should come next."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from runtimes.engines import Session
 from runtimes.errors import EngineError, InputError
-from runtimes.profile import PARTS, Profile, scales
-from runtimes.stream import Scores, Stream, combine, weigh
-from runtimes.thresholds import RISK, Tail, pot, quantile
+from runtimes.fitting import MIN_WINDOWS, fit
+from runtimes.profile import Profile
+from runtimes.stream import Scores, Stream
 
 INPUT, OUTPUT = "values", "expected"
-WIDE = 0.98  # quantile of the training part's evidence that counts as one half-width
 WELL = 0.1  # error of a window, in its own spread, under which it counts as rebuilt
-MIN_WINDOWS = 3  # windows of normal points that a fit needs
 
 
 @dataclass(frozen=True)
@@ -36,30 +34,7 @@ class Detector:
         Raises InputError for other shapes, too many channels, or fewer than three windows of points.
         """
         points, names = self._checked(values, names)
-        centre, scale, constant = scales(points)
-        count, patch = len(names), self.limits["patch"]
-        plain = np.stack([np.zeros((count, len(PARTS))), np.ones((count, len(PARTS)))], axis=2)
-        profile = Profile(
-            tuple(names), centre, scale, constant, np.ones((patch, count)), plain, float(step), period,
-            1.0, "", Tail(1.0, 0.0, 1.0, 1.0, 0), len(points),
-        )  # fmt: skip
-        profile = replace(profile, ahead=self._usual_ahead(points, profile))
-        profile = replace(profile, usual=_usual(self._evidence(points, profile)))
-        scored, _, _ = combine(weigh(self._evidence(points, profile), profile.usual))
-        tail = pot(scored)
-        level, chosen = _threshold(threshold, scored, tail)
-        return replace(profile, tail=tail, threshold=level, chosen=chosen)
-
-    def _usual_ahead(self, points: np.ndarray, profile: Profile) -> np.ndarray:
-        """Mean error of the forecast (patch, channels) by its distance, in units of the scale."""
-        expected = self.score(points, profile).expected
-        errors = np.abs(points - expected) / profile.scale
-        patch = self.limits["patch"]
-        found = np.stack([_mean(errors[place::patch]) for place in range(patch)])
-        return np.asarray(np.maximum(found, 1e-3))
-
-    def _evidence(self, points: np.ndarray, profile: Profile) -> np.ndarray:
-        return self.stream(profile).evidence(points)
+        return fit(self, points, names, float(step), period, threshold)
 
     def _checked(self, values: Any, names: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
         try:
@@ -161,36 +136,3 @@ def open(
     session: Session, tokenizer: Any, labels: list[str], limits: dict[str, int], about: dict[str, Any]
 ) -> Detector:
     return Detector(session, limits, about)
-
-
-def _mean(errors: np.ndarray) -> np.ndarray:
-    """Of each channel, 1 where none is known."""
-    seen = ~np.isnan(errors)
-    return np.where(
-        seen.any(axis=0), np.nan_to_num(errors).sum(axis=0) / np.maximum(seen.sum(axis=0), 1), 1.0
-    )
-
-
-def _usual(evidence: np.ndarray) -> np.ndarray:
-    """Middle and half-width (channels, parts, 2); errors count from 0, level and spread both ways."""
-    count, parts = evidence.shape[1:]
-    found = np.zeros((count, parts, 2))
-    for channel in range(count):
-        for part in range(parts):
-            seen = evidence[:, channel, part]
-            seen = seen[~np.isnan(seen)]
-            if part >= 2 and len(seen):
-                found[channel, part, 0] = np.median(seen)
-            wide = np.quantile(np.abs(seen - found[channel, part, 0]), WIDE) if len(seen) else 1.0
-            found[channel, part, 1] = max(float(wide), 0.05)
-    return found
-
-
-def _threshold(asked: float | str, scores: np.ndarray, tail: Tail) -> tuple[float, str]:
-    if asked == "pot":
-        return tail.threshold(RISK), f"pot {RISK:g}"
-    if asked == "quantile":
-        return quantile(scores), "quantile 0.999"
-    if isinstance(asked, int | float) and np.isfinite(asked):
-        return float(asked), "given"
-    raise InputError(f'threshold {asked!r} must be "pot", "quantile" or a score')

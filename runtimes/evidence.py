@@ -1,0 +1,125 @@
+"""What speaks for an anomaly: five parts of a score, from the model's answers about a piece of a stream."""
+
+from typing import Any
+
+import numpy as np
+
+from runtimes.profile import PARTS, Profile
+from runtimes.windows import SEEN, bridge, cut, normalise
+
+MOST = 1e3  # no error counts for more times the usual one
+FLAT = 1e-3  # a spread below this share of the scale is none
+TOP = 0.2  # share of the channels, the strangest ones, whose mean is the score
+SLOW = len(PARTS) - 2  # parts that change once a hop
+
+
+def shapes(window: int, patch: int, channels: int) -> dict[str, tuple[int, int]]:
+    """What a stream keeps: its last points, the standing forecast and slow parts, the last errors."""
+    return {
+        "buffer": (window, channels),
+        "forecast": (patch, channels),
+        "slow": (SLOW, channels),
+        "recent": (window - 1, channels),
+    }
+
+
+class Piece:
+    """Some points (n, channels) of a stream, scaled: `windows` for the model first, then `finish`.
+
+    Afterwards `kept` and `phase` are where the stream stands. All sums run over the same points however a
+    stream is cut into pieces, so that the same scores come of it.
+    """
+
+    def __init__(self, profile: Profile, kept: dict[str, np.ndarray], phase: int, rows: np.ndarray) -> None:
+        self.profile, self.kept, self.phase, self.rows = profile, kept, phase, rows
+        window, patch = len(kept["buffer"]), len(kept["forecast"])
+        self.history = np.concatenate([kept["buffer"], rows])
+        self.ends = np.arange(window + patch - phase, len(self.history) + 1, patch)
+        if not len(self.ends):
+            self.windows = np.empty((0, window), np.float32)
+            return
+        raw = cut(self.history, window, self.ends).reshape(-1, window)
+        self.seen = ~np.isnan(raw)
+        self.raw = bridge(raw)
+        self.windows, self.mean, self.spread = normalise(self.raw)
+
+    def finish(self, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(evidence (n, channels, parts), forecasts (n, channels) scaled), given the model's answers."""
+        kept, (patch, count) = self.kept, self.kept["forecast"].shape
+        forecasts, slow = kept["forecast"][None], kept["slow"][None]
+        if len(self.ends):
+            again, on = self._judged(expected)
+            forecasts = np.concatenate([forecasts, on.reshape(-1, count, patch).transpose(0, 2, 1)])
+            slow = np.concatenate([slow, again.reshape(-1, count, SLOW).transpose(0, 2, 1)])
+        hop, place = np.divmod(self.phase + np.arange(len(self.rows)), patch)
+        ahead = forecasts[hop, place]
+        errors = np.square(np.minimum(np.abs(self.rows - ahead) / self.profile.ahead[place], MOST))
+        recent = np.concatenate([kept["recent"], errors])
+        evidence = np.empty((*errors.shape, len(PARTS)))
+        evidence[..., 0] = lately(recent, len(errors), patch)
+        evidence[..., 1] = lately(recent, len(errors), len(kept["buffer"]))
+        evidence[..., 2:] = slow[hop].transpose(0, 2, 1)
+        self.phase = int((self.phase + len(self.rows)) % patch)
+        self.kept = {
+            "buffer": self.history[-len(kept["buffer"]) :].copy(), "forecast": forecasts[-1].copy(),
+            "slow": slow[-1].copy(), "recent": recent[-len(kept["recent"]) :].copy(),
+        }  # fmt: skip
+        return evidence, ahead
+
+    def _judged(self, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slow parts (windows, SLOW) and forecasts (windows, patch), scaled; NaN where too gappy."""
+        window = self.raw.shape[1]
+        back = expected * self.spread[:, None] + self.mean[:, None]
+        counts = self.seen.sum(axis=1)
+        off = np.square(np.where(self.seen, self.raw - back[:, :window], 0)).sum(axis=1)
+        shape = np.sqrt(off / np.maximum(counts, 1))
+        spread = np.log(np.maximum(self.raw[:, -window // 4 :].std(axis=1), FLAT))
+        slow, on = np.stack([shape, self.mean, spread], axis=1), back[:, window:]
+        gappy = counts < SEEN * window
+        slow[gappy], on[gappy] = np.nan, np.nan
+        return slow, on
+
+
+def lately(squares: np.ndarray, count: int, size: int) -> np.ndarray:
+    """Root of the mean of the last `size` squares that are there, at each of the last `count` rows.
+
+    NaN where a row has none itself. `squares` (rows, channels) has at least `count + size - 1` rows.
+    """
+    rows = squares[len(squares) - count - size + 1 :]
+    seen = ~np.isnan(rows)
+    if count == 1:  # a stream that comes point by point
+        total, many = np.where(seen, rows, 0).sum(axis=0)[None], seen.sum(axis=0)[None]
+    else:
+        pad: Any = ((1, 0), (0, 0))
+        sums = np.cumsum(np.pad(np.where(seen, rows, 0), pad), axis=0)
+        counts = np.cumsum(np.pad(seen, pad), axis=0)
+        total, many = sums[size:] - sums[:-size], counts[size:] - counts[:-size]
+    mean = np.sqrt(np.maximum(total, 0) / np.maximum(many, 1))
+    return np.where(seen[-count:], mean, np.nan)
+
+
+def weigh(evidence: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """How strange each part (n, channels, parts) is: 0 as in half of the normal points, 1 as in 5 of 1,000.
+
+    `usual` (channels, parts, 3): middle, the usual distance from it, and from there to the rare one.
+    """
+    far = (np.abs(evidence - usual[..., 0]) - usual[..., 1]) / usual[..., 2]
+    return np.clip(far, 0, MOST)
+
+
+def combine(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Score (n,) of weights (n, channels, parts), and the shares of the channels and of the parts in it.
+
+    A channel's is the sum of log(1 + weight^2) over its parts: each counts like evidence of its own under
+    heavy tails, so that one that is far out does not drown the others. Over channels, the mean of the
+    strangest fifth. A channel without a value at a point says nothing there.
+    """
+    each = np.log1p(np.square(weights))
+    told = each.sum(axis=2)
+    missing = np.isnan(told)
+    if missing.any():
+        each[missing], told[missing] = 0, 0
+    top = max(1, round(told.shape[1] * TOP))
+    score = told[:, 0] if told.shape[1] == 1 else np.sort(told, axis=1)[:, -top:].mean(axis=1)
+    total = np.maximum(told.sum(axis=1), 1e-12)[:, None]
+    return np.where(missing.all(axis=1), np.nan, score), told / total, each.sum(axis=1) / total
