@@ -110,7 +110,10 @@ def _plan_data(recipe: Recipe, add: Callable[..., Step]) -> tuple[Step, Step]:
         prepare=asdict(prepare),
         source=_identity(recipe.data.name, "data"),
     )
-    return data, add("baselines", lambda out: make_baselines(recipe, data, out), ".json", data=data.path.name)
+    more = {"window": recipe.detector.window} if recipe.task == NUMBERS else {}
+    return data, add(
+        "baselines", lambda out: make_baselines(recipe, data, out), ".json", data=data.path.name, **more
+    )
 
 
 def _plan_training(recipe: Recipe, data: Step, add: Callable[..., Step]) -> tuple[Step, Step]:

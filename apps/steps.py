@@ -66,8 +66,12 @@ def make_baselines(recipe: Recipe, data: Step, out: Path) -> None:
 
     dataset = data_of(data)
     found: list[dict[str, Any]]
-    if recipe.task in (ENCODER, NUMBERS):
+    if recipe.task == ENCODER:
         found = []
+    elif recipe.task == NUMBERS:
+        from export.judge import judge_baselines
+
+        found = judge_baselines(dataset, recipe.detector.window)
     elif isinstance(dataset, QuestionSet):
         found = [baselines.nearest_sentence(dataset), baselines.silence(dataset)]
     else:

@@ -28,7 +28,7 @@ _ABOUT = """// The last MODEL_WINDOW points in, normalised; these and the next M
 #define MODEL_INPUT_ZERO_POINT ({input[1]})
 #define MODEL_OUTPUT_SCALE {output[0]:.9g}f
 #define MODEL_OUTPUT_ZERO_POINT ({output[1]})
-// What the tensors between input and output need at once, by tools of edgewise; see docs/monitor/edge.md.
+// Of the arena that part which the tensors need at once; TFLite Micro adds structures of its own to it.
 #define MODEL_ARENA_TENSOR_BYTES {arena}
 
 """

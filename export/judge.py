@@ -1,6 +1,6 @@
 """What the gate holds a detector's variants to: the same windows, and anomalies found in whole series."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from export.gate import Sample
 from runtimes.errors import InputError
 from runtimes.load import load
 from trainers.detection_metrics import vus
+from trainers.detectors import detectors
 from trainers.injections import inject
 from trainers.series import Series
 from trainers.series_data import SeriesData, windows_of
@@ -17,6 +18,7 @@ from trainers.series_data import SeriesData, windows_of
 MOST_SERIES = 16
 MOST_POINTS = 20_000  # of each series
 METRIC = "vus_pr"
+BASELINES = ("random", "z-score", "sub-pca")  # that are quick
 
 
 def series_sample(data: SeriesData, most: int, model: Any) -> Sample:
@@ -61,10 +63,16 @@ def judge(model: Any, series: Sequence[Series]) -> dict[str, Any]:
 
     Raises InputError where there is no anomaly to find.
     """
+    return _judged(
+        lambda one: model.score(one.values, model.fit(one.train, one.names, one.step)).score, series
+    )
+
+
+def _judged(scored: Callable[[Series], np.ndarray], series: Sequence[Series]) -> dict[str, Any]:
     found, points = [], 0
     for one in series:
         rest = slice(one.train_end, None)
-        scores = model.score(one.values, model.fit(one.train, one.names, one.step)).score[rest]
+        scores = scored(one)[rest]
         labels = one.labels[rest] if one.labels is not None else np.zeros(0, bool)
         if labels.any() and not labels.all():
             found.append(vus(labels, scores)[0])
@@ -72,6 +80,13 @@ def judge(model: Any, series: Sequence[Series]) -> dict[str, Any]:
     if not found:
         raise InputError("no series is long enough to be judged: three windows to fit on, and a rest behind")
     return {"name": METRIC, "value": float(np.mean(found)), "n": points}
+
+
+def judge_baselines(data: SeriesData, window: int) -> list[dict[str, Any]]:
+    """The same figure of what needs no training worth the name, as rows with a `name` of their own."""
+    series, known = series_to_judge(data, window), detectors()
+    found = {name: _judged(known[name], series) for name in BASELINES}
+    return [{"name": name, METRIC: row["value"], "n": row["n"]} for name, row in found.items()]
 
 
 def judge_checkpoint(path: Path, data: SeriesData) -> dict[str, Any]:

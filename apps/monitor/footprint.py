@@ -21,6 +21,8 @@ from compress.child import in_child
 from device_bench.child import rss_mb
 from device_bench.measure import interleave
 from export.arena import about_arena
+from export.micro import installed, run_micro
+from export.windows import border_of
 from runtimes.bundle import Bundle, open_bundle
 from runtimes.errors import InputError
 from runtimes.golden import inputs_of
@@ -55,7 +57,22 @@ def arena(bundle: Bundle) -> dict[str, Any]:
         model = Path(folder) / "model.tflite"
         model.write_bytes(bundle.read(bundle.variants[SMALL]["file"]))
         told: dict[str, Any] = in_child(about_arena, model=str(model))
+        if installed():
+            told["micro"] = _micro(bundle, model)
     return told
+
+
+def _micro(bundle: Bundle, model: Path) -> dict[str, Any]:
+    """Arena in bytes as TFLite Micro takes it; how far its answers lie from LiteRT's, in int8 steps."""
+    windows, places = inputs_of(bundle.golden()), [model.with_name(name) for name in ("in.npy", "out.npy")]
+    np.save(places[0], np.stack(windows))
+    told: dict[str, Any] = in_child(
+        run_micro, model=str(model), inputs_at=str(places[0]), outputs_at=str(places[1])
+    )
+    border = in_child(border_of, model=str(model))
+    wanted = np.stack(load(bundle.path, variant=SMALL, threads=1).outputs(windows))
+    off = np.rint(np.abs(np.load(places[1]) - wanted) / np.float32(border["output"][0]))
+    return {**told, "same": float((off == 0).mean()), "most_steps": int(off.max())}
 
 
 def streamed(path: Path, variant: str, points: int) -> dict[str, Any]:
@@ -97,7 +114,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(argv)
     bundle = open_bundle(given.bundle)
-    told = {"latency": latencies(bundle), "small": arena(bundle)}
+    told: dict[str, Any] = {"latency": latencies(bundle), "small": arena(bundle)}
     told["stream"] = streamed(given.bundle, SMALL, given.points)
     if given.json:
         print(json.dumps(told, indent=1))
@@ -110,6 +127,13 @@ def main(argv: list[str]) -> None:
     small = told["small"]
     print(f"\narena {small['arena']} bytes for {small['tensors']} tensors (no less than {small['least']})")
     print("operators " + ", ".join(f"{name} {count}" for name, count in small["operators"].items()))
+    if "micro" in small:
+        micro = small["micro"]
+        print(
+            f"TFLite Micro here takes {micro['total']} bytes: {micro['head']} for tensors and scratch, "
+            f"{micro['tail']} for its structures; {micro['same']:.1%} of its int8 answers are LiteRT's, "
+            f"the others at most {micro['most_steps']} steps off"
+        )
     stream = told["stream"]
     rate = f"{stream['points_a_second']:,.0f} a second"
     print(f"\n{stream['points']:,} points in {stream['seconds']:.1f} s: {rate}")

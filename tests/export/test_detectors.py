@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from apart import need
 from hypothesis import given
 from hypothesis import strategies as some
 
+from compress.child import in_child
 from export.arena import ALIGNMENT, Buffer, about_arena, arena_bytes, buffers_of, least_bytes
 from export.gate import check, check_answers
 from export.judge import judge, series_to_judge
@@ -144,6 +146,21 @@ def test_the_arena_of_a_real_graph(small):
     told = about_arena(str(small))
     assert told["arena"] % ALIGNMENT == 0 and 32 + 40 < told["least"] <= told["arena"] < 4_000
     assert told["operators"]["FULLY_CONNECTED"] >= 8 and "DEQUANTIZE" not in told["operators"]
+
+
+def test_a_microcontrollers_interpreter_answers_the_same(small, detector_bundle, tmp_path):
+    """TensorFlow Lite Micro itself, with its reference kernels, in an arena of its own."""
+    from export import micro
+
+    need(micro.installed(), "tflite-micro")
+    windows = inputs_of(open_bundle(detector_bundle).golden())
+    np.save(tmp_path / "in.npy", np.stack(windows))
+    places = {"inputs_at": str(tmp_path / "in.npy"), "outputs_at": str(tmp_path / "out.npy")}
+    taken = in_child(micro.run_micro, model=str(small), **places)
+    wanted = np.stack(load(detector_bundle, variant="tflite-full_int8", threads=1).outputs(windows))
+    steps = np.abs(np.load(tmp_path / "out.npy") - wanted) / border_of(str(small))["output"][0]
+    assert steps.max() < 3.5 and (steps < 0.5).mean() > 0.9
+    assert about_arena(str(small))["arena"] <= taken["head"] <= taken["total"] < 64 << 10
 
 
 def altered(bundle, out, name):
