@@ -1,7 +1,9 @@
 """/series: list, points, scores, explanation, threshold, rules, refit, log, delete."""
 
+import asyncio
 import json
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Query
@@ -24,7 +26,7 @@ from apps.monitor.scoring import write_log
 from apps.web.callers import bearer, needs
 from apps.web.errors import errors, example
 from apps.web.keys import Key
-from apps.web.replies import Refused
+from apps.web.replies import Refused, clip
 from runtimes.alarms import AlarmRules
 
 if TYPE_CHECKING:
@@ -39,8 +41,17 @@ Until = Annotated[float, Query(description="Unix seconds: only points up to it."
 Limit = Annotated[int, Query(ge=1, le=MOST, description="The newest so many.")]
 THRESHOLD = {"threshold": 1.94, "learned": 1.94, "chosen": None, "how": "pot 0.0001", "rules": {
     "min_points": 3, "cool_down_s": 600.0, "merge_gap_s": 60.0}}  # fmt: skip
-REFIT = {"taken": False, "why": "the new profile is not better", "old": {"threshold": 1.94, "rate": 0.001},
-         "new": {"threshold": 2.1, "rate": 0.001}, "points": 4096}  # fmt: skip
+_JUDGED = {"alarmed": 0.0, "found": 0.9, "vus_pr": 0.79}
+REFIT = {
+    "points": 4096,
+    "held_out": 1229,
+    "kept": "old",
+    "why": "the new one is no better: found 90% and 90%, …",
+    "old": _JUDGED,
+    "new": _JUDGED,
+    "old_threshold": 1.94,
+    "new_threshold": 1.97,
+}
 
 
 def add(app: FastAPI, service: "Service") -> None:
@@ -195,12 +206,20 @@ def _changing(app: FastAPI, service: "Service") -> None:
     @app.post(
         "/series/{name}/refit",
         summary="Learn anew from recent points; the old profile stays unless the new one is better",
-        responses=errors(401, 403, 404, 415, 422, 429) | {200: example(REFIT)},
+        responses=errors(401, 403, 404, 409, 415, 422, 429) | {200: example(REFIT)},
         dependencies=bearer(),
     )
     async def refit(name: Name, key: Admin) -> dict[str, Any]:
-        service.live(key, name)
-        return await service.intake.do(lambda: refitting.refit(service.scorer, name, key.name))
+        found = service.live(key, name)
+        before = found.profile
+        if before is None:
+            raise Refused(422, f"series {clip(name)} still learns for the first time; wait for more points")
+        async with service.refits:
+            judged = await asyncio.to_thread(
+                refitting.judged, service.path, service.scorer.model, found, before
+            )
+            work = partial(refitting.adopt, service.scorer, name, before, judged, key.name)
+            return await service.intake.do(work)
 
     @app.delete(
         "/series/{name}",

@@ -11,6 +11,7 @@ import numpy as np
 
 from apps.monitor import rows
 from runtimes.alarms import AlarmRules, Alarms
+from runtimes.drift import Drift
 from runtimes.profile import Profile, profile_of
 from runtimes.stream import Stream, advance
 
@@ -41,6 +42,8 @@ class Live:
     stream: Stream | None = None
     state_time: float = -math.inf
     since_state: int = 0
+    drift: Drift | None = None
+    drifted: bool = False  # for good, it seems: a refit may help
     alarms: Alarms | None = None
     alarm_state: str | None = None  # as it is written
     open_alarm: str | None = None
@@ -71,7 +74,8 @@ class Live:
             "last_time": None if math.isinf(self.last_time) else self.last_time,
             "threshold": self.threshold, "learned": None if self.profile is None else self.profile.points,
             "step": None if self.profile is None else self.profile.step,
-            "open_alarm": self.open_alarm, **{"values": None, "score": None, "severity": None} | self.newest,
+            "open_alarm": self.open_alarm, "drifted": self.drifted,
+            **{"values": None, "score": None, "severity": None} | self.newest,
         }  # fmt: skip
 
 
@@ -89,6 +93,7 @@ def read_all(file: sqlite3.Connection) -> dict[str, Live]:
         opened = "SELECT id FROM alarms WHERE series = ? AND closed IS NULL ORDER BY start DESC LIMIT 1"
         live.open_alarm = next((id for (id,) in file.execute(opened, [live.id])), None)
         live.newest = rows.newest(file, live.id)
+        live.drifted = _drifted(file, live.name)
         found[live.name] = live
     return found
 
@@ -105,19 +110,36 @@ def _live(row: tuple[Any, ...]) -> Live:
     )  # fmt: skip
 
 
+def _drifted(file: sqlite3.Connection, name: str) -> bool:
+    """Whether the log's last word on it is a drift."""
+    query = (
+        "SELECT kind, json_extract(detail, '$.kept') FROM log WHERE series = ? AND "
+        "kind IN ('drift', 'drift over', 'learned', 'refit') ORDER BY id DESC"
+    )
+    for kind, kept in file.execute(query, [name]):
+        if kind != "refit" or kept == "new":
+            return bool(kind == "drift")
+    return False
+
+
 def wake(asleep: Sequence[Live], model: Any, file: sqlite3.Connection) -> None:
     """Brings streams and alarms back: the written state, and the points behind it once more, unjudged."""
     pushes = []
     for live in asleep:
         assert live.profile is not None
-        (state,) = file.execute("SELECT state FROM series WHERE id = ?", [live.id]).fetchone()
-        live.stream = model.stream(live.profile, None if state is None else json.loads(state))
+        query = "SELECT state, drift FROM series WHERE id = ?"
+        state, drift = (
+            None if text is None else json.loads(text) for text in file.execute(query, [live.id]).fetchone()
+        )
+        live.stream = model.stream(live.profile, state)
+        live.drift = Drift(live.profile, state=drift)
         live.alarms = _alarms(live)
         times, values = rows.seen(file, live.id, live.state_time, len(live.channels))
         pushes.append((live.stream, times, values))
         live.since_state = len(times)
-    if pushes:
-        advance(model, pushes)
+    for live, (_, times, values), scores in zip(asleep, pushes, advance(model, pushes), strict=True):
+        assert live.drift is not None
+        live.drift.push(times, scores.score, values)  # what it finds was told before
 
 
 def _alarms(live: Live) -> Alarms:
@@ -141,6 +163,7 @@ def start(live: Live, model: Any, times: np.ndarray, values: np.ndarray) -> None
     most = model.limits["window"] + model.limits["patch"]
     live.stream = model.stream(live.profile)
     live.stream.push(times[-most:], values[-most:])
+    live.drift = Drift(live.profile)
     live.alarms = _alarms(live)
     live.since_state = CHECKPOINT  # so that it is written now
 
@@ -158,7 +181,7 @@ def usual_step(times: np.ndarray) -> float:
 
 def sleep(live: Live) -> None:
     """Forgets what is not written: the next point wakes the series from the file."""
-    live.stream = live.alarms = None
+    live.stream = live.alarms = live.drift = None
 
 
 def write(live: Live, file: sqlite3.Connection) -> None:
@@ -170,11 +193,11 @@ def write(live: Live, file: sqlite3.Connection) -> None:
         [live.last_time, live.count, live.late, live.repeated, live.alarm_state, live.id],
     )
     if live.stream is not None and live.since_state >= CHECKPOINT:
-        assert live.profile is not None
-        state, profile = json.dumps(live.stream.state()), json.dumps(live.profile.to_json())
+        assert live.profile is not None and live.drift is not None
+        states = [json.dumps(one.state()) for one in (live.stream, live.drift)]
         file.execute(
-            "UPDATE series SET state = ?, state_time = ?, profile = ? WHERE id = ?",
-            [state, live.last_time, profile, live.id],
+            "UPDATE series SET state = ?, drift = ?, state_time = ?, profile = ? WHERE id = ?",
+            [*states, live.last_time, json.dumps(live.profile.to_json()), live.id],
         )
         live.state_time, live.since_state = live.last_time, 0
 

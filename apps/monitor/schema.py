@@ -9,15 +9,15 @@ from runtimes.errors import InputError
 FILE = "monitor.sqlite"
 SCHEMA = 1
 # `points` holds a point and what was told of it: `seen` float64 (c,), `expected` and `shares` float32 (c,).
-# A series' `state` is its stream after the point of `state_time`; the points behind that one are pushed again
-# after a restart. `alarm_state` is always that after the newest point.
+# A series' `state` and `drift` are those after the point of `state_time`; the points behind that one are
+# pushed again after a restart. `alarm_state` is always that after the newest point.
 TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
 CREATE TABLE series (
   id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, channels TEXT NOT NULL, made REAL NOT NULL,
   last_time REAL, count INTEGER NOT NULL DEFAULT 0, late INTEGER NOT NULL DEFAULT 0,
   repeated INTEGER NOT NULL DEFAULT 0, profile TEXT, threshold REAL, rules TEXT,
-  state TEXT, state_time REAL, alarm_state TEXT) STRICT;
+  state TEXT, drift TEXT, state_time REAL, alarm_state TEXT) STRICT;
 CREATE TABLE points (
   series INTEGER NOT NULL REFERENCES series(id) ON DELETE CASCADE, time REAL NOT NULL, seen BLOB NOT NULL,
   score REAL, severity REAL, expected BLOB, shares BLOB,

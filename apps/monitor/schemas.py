@@ -40,6 +40,7 @@ SERIES_EXAMPLE: dict[str, Any] = {
     "learned": 512,
     "step": 1.0,
     "open_alarm": None,
+    "drifted": False,
     "values": [12.1, 0.6],
     "score": 0.41,
     "severity": 0.0,
@@ -212,6 +213,7 @@ class SeriesReply(BaseModel):
     warm_up: int = Field(description="How many points it learns from.")
     step: float | None
     open_alarm: str | None
+    drifted: bool = Field(description="It seems to have changed for good; a refit may help.")
     values: list[float | None] | None
     score: float | None
     severity: float | None

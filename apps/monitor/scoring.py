@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from apps.monitor import live as lives
 from apps.monitor import outbox, rows
 from apps.monitor.alarm_rows import by_share, farthest, raise_peak, write_event
 from apps.monitor.config import MonitorConfig
-from apps.monitor.drifting import Drifting
 from apps.monitor.live import Live
 from apps.monitor.points import Part
 from apps.web.guard import where_it_broke
@@ -66,7 +65,6 @@ class Scorer:
         self.ripe: dict[str, int] = {}  # series that have enough to learn from: not before this many points
         self.told: Callable[[], None] = lambda: None  # called when alerts are due
         self.scored = self.unscored = self.opened = 0
-        self.drifting = Drifting(file)
         self._adopt(identity)
         self.series = lives.read_all(file)
         self._find_ripe()
@@ -168,7 +166,7 @@ class Scorer:
                 live.count += len(times)
                 live.since_state += len(times)
                 live.arrived, live.newest = time.time(), _newest(values, scores)
-                events += self._judge(live, times, scores)
+                events += self._judge(live, times, values, scores)
                 if live.profile is None and live.count >= self.warm_up:
                     self.ripe.setdefault(live.name, 0)
             lives.write(live, self.file)
@@ -193,7 +191,9 @@ class Scorer:
         self.scored += sum(len(scores.score) for scores in found)
         return {one.live.name: scores for one, scores in zip(fresh, found, strict=True)}
 
-    def _judge(self, live: Live, times: np.ndarray, scores: Scores | None) -> list[AlarmEvent]:
+    def _judge(
+        self, live: Live, times: np.ndarray, values: np.ndarray, scores: Scores | None
+    ) -> list[AlarmEvent]:
         """Alarms of these points, written with the alerts that they ask for."""
         threshold = live.threshold
         if scores is None or live.alarms is None or threshold is None:
@@ -210,8 +210,19 @@ class Scorer:
         run = live.alarms.state()["run"] if live.open_alarm else None
         if live.open_alarm and run:
             raise_peak(self.file, live.open_alarm, live, run)
-        self.drifting.push(live, times, scores, now)
+        self._drift(live, times, values, scores)
         return events
+
+    def _drift(self, live: Live, times: np.ndarray, values: np.ndarray, scores: Scores) -> None:
+        """Writes into the log when a series seems to have changed for good, and when it came back."""
+        if live.drift is None:
+            return
+        found = live.drift.push(times, scores.score, values)
+        if found is not None:
+            write_log(self.file, live.name, "drift", "edgewise", asdict(found))
+        elif live.drifted and not live.drift.drifted:
+            write_log(self.file, live.name, "drift over", "edgewise", {})
+        live.drifted = live.drift.drifted
 
     def learn_some(self) -> None:
         """Learns the profiles of series that have enough points, for a moment."""
@@ -272,7 +283,9 @@ class Scorer:
         with self.transaction() as file:
             row = file.execute("SELECT value FROM about WHERE key = 'model'").fetchone()
             if row is not None and row[0] != identity:
-                file.execute("UPDATE series SET profile = NULL, state = NULL, state_time = NULL")
+                file.execute(
+                    "UPDATE series SET profile = NULL, state = NULL, drift = NULL, state_time = NULL"
+                )
                 write_log(file, None, "another model", "edgewise", {"before": row[0], "now": identity})
             file.execute("INSERT OR REPLACE INTO about VALUES ('model', ?)", [identity])
 

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from apps.monitor.config import MonitorConfig
 from apps.monitor.door import KNOWN, door
 from apps.monitor.intake import Intake
 from apps.monitor.live import Live
+from apps.monitor.refitting import InTurn
 from apps.monitor.retention import EVERY_S, Retention
 from apps.monitor.scoring import Scorer
 from apps.web.config import check_bind
@@ -33,6 +35,7 @@ from apps.web.metrics import SECONDS, Metrics, counted
 from apps.web.rate import RateLimit
 from apps.web.reference import reference
 from apps.web.replies import Refused, Wants, add_error_handlers, clip
+from runtimes.tasks.detect import Detector
 
 log = logging.getLogger("edgewise.web")
 T = TypeVar("T")
@@ -66,7 +69,7 @@ class Service:
             opened.enter_context(hold(folder))
             self.keys = opened.enter_context(contextlib.closing(Keys(folder)))
             file = opened.enter_context(contextlib.closing(schema.prepare(self.path)))
-            self.scorer = Scorer(file, model, config, identity)
+            self.scorer = Scorer(file, shared(model), config, identity)
             self.opened = opened.pop_all()
         self.intake = Intake(self.scorer, config.waiting_points, config.batch_points)
         self.intake.seen = self._see
@@ -74,6 +77,7 @@ class Service:
         self.alerts.seen = lambda outcome: self.metrics.add("alerts", outcome=outcome)
         self.scorer.told = self.alerts.told
         self.retention = Retention(self.scorer)
+        self.refits = asyncio.Lock()  # one at a time
         self.tasks: list[asyncio.Task[None]] = []
         self.metrics.gauges = {
             "series": ("Series.", lambda: len(self.scorer.series)),
@@ -138,6 +142,11 @@ class Service:
     def _see(self, points: int, seconds: float) -> None:
         self.metrics.see("commit_points", points)
         self.metrics.see("commit_seconds", seconds)
+
+
+def shared(model: Any) -> Any:
+    """The model with a session that several threads may ask."""
+    return replace(model, session=InTurn(model.session)) if isinstance(model, Detector) else model
 
 
 def create_app(

@@ -88,6 +88,8 @@ async function refresh() {
 
 function select(name) {
   Object.assign(state, { chosen: name, data: null, loaded: null, marks: [] });
+  by("log-card").open = false;
+  by("refit-told").textContent = "";
 }
 
 async function choose(name) {
@@ -149,6 +151,8 @@ function drawView(one, anew) {
   by("learning-text").textContent = `Learning what is normal: ${Math.min(one.points, one.warm_up).toLocaleString("en")} of ${times(one.warm_up, "point")}`;
   const dropped = one.late + one.repeated ? ` · ${one.late} late and ${one.repeated} repeated ones were dropped` : "";
   by("view-meta").textContent = `${times(one.points, "point")} · newest ${one.last_time === null ? "–" : time(one.last_time)}${dropped}`;
+  show(by("drifted"), one.drifted);
+  show(by("refit"), state.role === "admin" && !learning);
   show(by("no-charts"), !drawn());
   by("plain-values").textContent = `Newest: ${(one.values ?? []).map(number).join(", ")}; score ${number(one.score)}.`;
   if (!drawn()) return;
@@ -196,6 +200,19 @@ async function drawLog() {
   }));
   if (!log.length) by("log").replaceChildren(make("li", "", "Nothing yet."));
 }
+
+by("refit").addEventListener("click", async () => {
+  by("refit").disabled = true;
+  by("refit-told").textContent = "judging both…";
+  try {
+    const { kept, why } = await api.refit(state.chosen);
+    by("refit-told").textContent = `${kept === "new" ? "Taken" : "The old profile stays"}: ${why}`;
+    await drawLog();
+  } catch (failure) {
+    by("refit-told").textContent = failure.message;
+  }
+  by("refit").disabled = false;
+});
 
 async function guarded(work) {
   try {

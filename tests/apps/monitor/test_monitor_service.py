@@ -307,19 +307,19 @@ def test_a_websocket_needs_the_key_and_no_foreign_page(
 
 def test_a_refit_is_taken_only_where_it_is_better(client: TestClient) -> None:
     count = learned(client)
-    send(client, "a", waves(400, start=count), count)
+    send(client, "a", waves(2700, start=count), count)
     told = client.post("/series/a/refit", json={}).json()
-    assert told["old"]["error"] > 0 and (not told["taken"] or told["new"]["rate"] <= told["old"]["rate"])
-    client.put("/series/a/threshold", json={"threshold": 1e5})  # so that no alarm takes the new level away
-    other = waves(2000, start=count + 400) * 3 + 50
-    send(client, "a", other, count + 400)
-    client.put("/series/a/threshold", json={"threshold": None})
+    assert told["kept"] == "old" and told["why"], told
+    before = client.put("/series/a/threshold", json={"threshold": 1e5}).json()["learned"]
+    send(client, "a", waves(4200, start=count + 2700) * 3 + 50, count + 2700)  # and no alarm hides it
+    assert client.get("/series/a").json()["drifted"]
     told = client.post("/series/a/refit", json={}).json()
-    assert told["taken"] and told["new"]["rate"] < told["old"]["rate"], told
+    assert told["kept"] == "new" and told["new"]["alarmed"] < told["old"]["alarmed"], told
+    about = client.get("/series/a").json()
+    assert about["threshold"] == told["new_threshold"] != before and not about["drifted"]
     kinds = [line["kind"] for line in client.get("/series/a/log").json()["log"]]
-    assert kinds.count("refit") == 2
-    assert client.get("/series/a").json()["threshold"] == told["new"]["threshold"]
-    send(client, "a", waves(50, start=count + 2400) * 3 + 50, count + 2400)
+    assert kinds == ["refit", "drift", "threshold", "refit", "learned"]
+    send(client, "a", waves(50, start=count + 6900) * 3 + 50, count + 6900)
     assert client.get("/series/a").json()["state"] == "normal"
 
 
