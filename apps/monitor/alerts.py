@@ -1,6 +1,7 @@
 """Sends the alerts that are due, for as long as the service runs."""
 
 import asyncio
+import logging
 import sqlite3
 import time
 from collections import Counter
@@ -14,8 +15,10 @@ from apps.monitor.intake import Intake
 from apps.monitor.outbox import Due
 from apps.monitor.schema import reading
 from apps.monitor.sending import send
+from apps.web.guard import where_it_broke
 from apps.web.replies import Refused
 
+log = logging.getLogger("edgewise.web")
 TOGETHER = 16  # alerts under way at a time
 EACH = 4  # of them to one webhook, so that a slow one does not hold up the others
 AT_MOST_S = 30.0  # the list is looked at as often as that, though nothing said so
@@ -42,7 +45,11 @@ class Alerts:
         self.loop = asyncio.get_running_loop()
         while True:
             self.new.clear()
-            found, following = await asyncio.to_thread(self._look)
+            try:
+                found, following = await asyncio.to_thread(self._look)
+            except sqlite3.Error as error:  # such as a full disk: alerts wait, and are not given up
+                log.error("alerts cannot be looked for: %s", where_it_broke(error))
+                found, following = [], time.time() + 5.0
             for one in found:
                 self._start(one)
             wait = 1.0 if self.running else AT_MOST_S

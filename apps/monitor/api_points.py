@@ -29,6 +29,7 @@ from apps.web.replies import Refused, Wants, clip, from_validation
 if TYPE_CHECKING:
     from apps.monitor.service import Service
 
+MOST_SOCKETS = 500
 UNDER_WAY = 8  # frames of one WebSocket that may wait; it is read no further before one of them is stored
 WANTED = Wants('{"points": [{"series": …, "time": …, "values": […]}]}', '{"points": […]}', "those of /docs")
 Writer = Annotated[Key, Depends(needs("write"))]
@@ -74,6 +75,9 @@ def add(app: FastAPI, service: "Service") -> None:
     async def ingest(socket: WebSocket) -> None:
         try:
             key = admit_socket(socket.scope, service.keys, service.limiter, service.config.host)
+            if len(service.sockets) >= MOST_SOCKETS:
+                line = f"{MOST_SOCKETS} WebSockets are open; send more series over one of them"
+                raise Refused(503, line, {"Retry-After": "10"})
         except Refused as refused:
             await socket.send_denial_response(refused.reply())
             return
