@@ -17,7 +17,7 @@ _NAMES = ("id", "series", "start", "end", "peak_time", "score", "severity", "thr
           "closed", "acked", "acked_by", "note")  # fmt: skip
 
 
-def write_event(
+def open_alarm(
     file: sqlite3.Connection,
     live: Live,
     event: AlarmEvent,
@@ -25,45 +25,58 @@ def write_event(
     threshold: float,
     now: float,
 ) -> str:
-    """Writes what opened or closed; the alarm's id."""
-    id = f"{live.id}-{event.id}"
-    told = json.dumps(channels)
-    if event.kind == "opened":
-        file.execute(
-            "INSERT INTO alarms (id, series, start, end, peak_time, score, severity, threshold, channels, "
-            "opened) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                id,
-                live.id,
-                event.start,
-                None,
-                event.peak_time,
-                event.peak,
-                event.severity,
-                threshold,
-                told,
-                now,
-            ],
-        )
-    else:
-        file.execute(
-            "UPDATE alarms SET end = ?, peak_time = ?, score = ?, severity = ?, channels = ?, closed = ? "
-            "WHERE id = ?",
-            [event.end, event.peak_time, event.peak, event.severity, told, now, id],
-        )
+    """Writes what opened; the alarm's id."""
+    id = id_of(live, event)
+    file.execute(
+        "INSERT INTO alarms (id, series, start, peak_time, score, severity, threshold, channels, opened) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [id, live.id, event.start, event.peak_time, event.peak, event.severity, threshold,
+         json.dumps(channels), now],
+    )  # fmt: skip
+    return id
+
+
+def close_alarm(
+    file: sqlite3.Connection, live: Live, event: AlarmEvent, channels: list[dict[str, Any]], now: float
+) -> str:
+    """Writes what closed; the alarm's id."""
+    id = id_of(live, event)
+    file.execute(
+        "UPDATE alarms SET end = ?, peak_time = ?, score = ?, severity = ?, channels = ?, closed = ? "
+        "WHERE id = ?",
+        [event.end, event.peak_time, event.peak, event.severity, json.dumps(channels), now, id],
+    )
     return id
 
 
 def raise_peak(file: sqlite3.Connection, id: str, live: Live, run: dict[str, Any]) -> None:
     """Writes how high an open alarm has risen so far."""
-    query = "SELECT 1 FROM alarms WHERE id = ? AND score < ?"
-    if file.execute(query, [id, run["peak"]]).fetchone() is None:
+    row = file.execute("SELECT score FROM alarms WHERE id = ?", [id]).fetchone()
+    if row is None or row[0] >= run["peak"]:
         return
-    told = json.dumps(by_share(live, run["channels"], farthest(file, live, run["peak_time"])))
+    channels = json.dumps(shared_anew(file, id, live, run["channels"]))
     file.execute(
         "UPDATE alarms SET peak_time = ?, score = ?, severity = ?, channels = ? WHERE id = ?",
-        [run["peak_time"], run["peak"], run["severity"], told, id],
+        [run["peak_time"], run["peak"], run["severity"], channels, id],
     )
+
+
+def id_of(live: Live, event: AlarmEvent) -> str:
+    """What names the alarm among those of all series."""
+    return f"{live.id}-{event.id}"
+
+
+def shared_anew(
+    file: sqlite3.Connection, id: str, live: Live, shares: Sequence[float]
+) -> list[dict[str, Any]]:
+    """The channels as they were told when the alarm opened, with the shares that they have now.
+
+    What is expected later in an alarm was forecast from what was odd, so it says little.
+    """
+    row = file.execute("SELECT channels FROM alarms WHERE id = ?", [id]).fetchone()
+    told = {one["name"]: one for one in json.loads(row[0])} if row else {}
+    none = {"seen": None, "expected": None, "at": live.last_time}
+    return by_share(live, shares, [told.get(name, none) for name in live.channels])
 
 
 def by_share(
@@ -71,7 +84,7 @@ def by_share(
 ) -> list[dict[str, Any]]:
     """The channels, the one with the largest share of the score first."""
     found = [
-        {"name": name, "share": share and round(share, 4)} | one
+        {"name": name} | one | {"share": share and round(share, 4)}
         for name, share, one in zip(live.channels, shares, told, strict=True)
     ]
     return sorted(found, key=lambda one: -(one["share"] or 0))

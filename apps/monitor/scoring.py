@@ -18,7 +18,15 @@ import numpy as np
 
 from apps.monitor import live as lives
 from apps.monitor import outbox, rows
-from apps.monitor.alarm_rows import by_share, farthest, raise_peak, write_event
+from apps.monitor.alarm_rows import (
+    by_share,
+    close_alarm,
+    farthest,
+    id_of,
+    open_alarm,
+    raise_peak,
+    shared_anew,
+)
 from apps.monitor.config import MonitorConfig
 from apps.monitor.live import Live
 from apps.monitor.points import Part
@@ -201,11 +209,14 @@ class Scorer:
         events = live.alarms.push(times, scores, threshold)
         now = time.time()
         for event in events:
-            far = farthest(self.file, live, event.peak_time)
-            channels = by_share(live, event.channels, far)
-            id = write_event(self.file, live, event, channels, threshold, now)
-            live.open_alarm = id if event.kind == "opened" else None
-            self.opened += event.kind == "opened"
+            if event.kind == "opened":
+                far = farthest(self.file, live, event.start)
+                channels = by_share(live, event.channels, far)
+                id = live.open_alarm = open_alarm(self.file, live, event, channels, threshold, now)
+                self.opened += 1
+            else:
+                channels = shared_anew(self.file, id_of(live, event), live, event.channels)
+                id, live.open_alarm = close_alarm(self.file, live, event, channels, now), None
             outbox.add(self.file, alert(live.name, event, channels, id, threshold, now), now)
         run = live.alarms.state()["run"] if live.open_alarm else None
         if live.open_alarm and run:

@@ -65,7 +65,7 @@ export async function explain(alarm) {
   drawAck();
   if (!by("why").open) by("why").showModal();
   try {
-    const found = await api.explain(alarm.series, alarm.peak_time);
+    const found = await api.explain(alarm.series, alarm.channels[0].at);
     if (open !== alarm) return;
     drawWhy(by("why-charts"), found, [alarm.start, alarm.end ?? found.window.times.at(-1)]);
   } catch (failure) {

@@ -144,7 +144,7 @@ function announce(alarms) {
 function drawView(one, anew) {
   by("view-name").textContent = one.name;
   by("view-state").textContent = stateWord(one.state);
-  by("view-state").className = `state ${one.state}`;
+  by("view-state").className = `state is-${one.state}`;
   const learning = one.state === "learning";
   show(by("learning"), learning);
   by("learned").value = Math.min(1, one.points / one.warm_up);

@@ -46,6 +46,24 @@ function mark(plot, periods, fill) {
   ctx.restore();
 }
 
+const bothEnds = (values) => values.reduce(
+  ([low, high], value) => (value === null ? [low, high] : [Math.min(low, value), Math.max(high, value)]),
+  [Infinity, -Infinity],
+);
+
+// What was seen decides the range; a forecast that leaves it far behind is cut off. Scores begin at 0.
+function bounds(data, scores) {
+  const [least, most] = bothEnds(data?.[scores ? 1 : 2] ?? []);
+  if (least > most) return [0, 1];
+  if (scores) return [0, 1.1 * Math.max(most, data[2].at(-1) ?? 0, 1e-6)];
+  const room = Math.max(most - least, Math.abs(most) * 1e-3, 1e-9);
+  const [low, high] = bothEnds(data[1]);
+  return [
+    Math.max(Math.min(least, low), least - room / 2) - room * 0.08,
+    Math.min(Math.max(most, high), most + room / 2) + room * 0.08,
+  ];
+}
+
 // One plot with its own headline, which tells the value under the pointer, else the newest.
 class Plot {
   constructor(parent, name, series, { height, last, marks }) {
@@ -66,9 +84,9 @@ class Plot {
       width: Math.max(this.canvas.clientWidth, 200),
       height: height + (last ? 22 : 0),
       legend: { show: false },
-      padding: [8, 8, 0, 0],
+      padding: [8, 22, 0, 0],
       cursor: { sync: { key: "time" }, y: false, drag: { x: false, y: false }, points: { size: 6 } },
-      scales: { x: { time: true } },
+      scales: { x: { time: true }, y: { range: () => bounds(this.data, marks) } },
       axes: [
         { ...axis, show: last, size: 24, space: 64, values: (_, ticks, __, ___, step) => ticks.map((at) => tick(at, step)) },
         { ...axis, size: 52, space: 28, values: (_, ticks) => ticks.map(number) },

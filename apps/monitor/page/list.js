@@ -45,7 +45,7 @@ function row(one, chosen, choose) {
     rows.set(one.name, item);
   }
   const button = item.firstChild;
-  button.className = `row ${one.state}`;
+  button.className = `row is-${one.state}`;
   button.setAttribute("aria-current", String(chosen));
   const [, , value, about] = button.children;
   set(value, one.values ? one.values.slice(0, 2).map(number).join("  ") + (one.values.length > 2 ? " …" : "") : "");

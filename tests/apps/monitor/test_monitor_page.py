@@ -123,9 +123,9 @@ def test_an_alarm_is_shaded_explained_and_acknowledged(page_of: Callable[..., An
     page.keyboard.press("Escape")
     expect(page.locator("#why")).to_be_hidden()
     expect(page.locator("#alarms .alarm")).to_contain_text("acknowledged by no key")
-    send(client, "pump", spiked(800, 700, count, 2), count)
+    send(client, "pump", spiked(800, 780, count, 2), count)
     expect(page.locator("#news")).to_have_text("New alarm in pump")
-    expect(page.locator("#series .row")).to_have_class("row alarm")
+    expect(page.locator("#series .row")).to_have_class("row is-alarm")
 
 
 def test_the_slider_tells_what_it_would_have_done(page_of: Callable[..., Any]) -> None:
