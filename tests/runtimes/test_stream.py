@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_detector import PATCH, WINDOW, plain_detector
+from plain_detector import PATCH, WINDOW, Frequencies, plain_detector
 
 from runtimes.errors import InputError
 from runtimes.profile import PARTS, profile_of
 from runtimes.stream import BLOCK, advance
+from runtimes.tasks.detect import Detector
 
 MODEL = plain_detector()
 
@@ -77,6 +78,23 @@ def test_many_streams_share_engine_calls_and_score_as_alone():
     assert len(model.session.calls) <= windows // model.limits["max_batch"] + 1
     for found, one in zip(together, series, strict=True):
         same(found, MODEL.score(one, PROFILE))
+
+
+class ByBatch(Frequencies):
+    """Rounds as dynamic quantization does: by the largest value of the batch."""
+
+    def run(self, feeds):
+        found = super().run(feeds)["expected"]
+        step = np.abs(found).max() / 127
+        return {"expected": np.rint(found / step) * step}
+
+
+def test_a_window_is_answered_the_same_whatever_comes_with_it():
+    model = Detector(ByBatch(), MODEL.limits, {"precision": "int8"})
+    values = waves(200)
+    whole, stream = model.score(values, PROFILE), model.stream(PROFILE)
+    found = [stream.push([2.0 * row], values[row : row + 1]).score[0] for row in range(200)]
+    np.testing.assert_allclose(found, whole.score, atol=1e-5)
 
 
 def test_nothing_that_comes_later_changes_a_score():
