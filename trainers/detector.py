@@ -244,8 +244,8 @@ def on_injected(model: PatchDetector, parts: Sequence[np.ndarray], config: Detec
     """Mean AUC-PR over the series: fitted on the early part, judged on the late one with anomalies put in."""
     detector = detector_of(model)
     found = []
-    for number, part in enumerate(parts):
-        part = part[-max(INJECTED // (len(parts) * part.shape[1]), 20 * config.window) :]
+    for number, whole in enumerate(parts):
+        part = whole[-max(INJECTED // (len(parts) * whole.shape[1]), 20 * config.window) :]
         early = int(len(part) * (1 - config.validation))
         if early < MIN_WINDOWS * config.window or np.isnan(part[:early]).all(axis=0).any():
             continue
