@@ -159,12 +159,18 @@ def new_model(config: DetectorConfig, windows: np.ndarray) -> PatchDetector:
     return model
 
 
-def fitted(train: np.ndarray, held: np.ndarray, config: DetectorConfig, teacher: Any = None) -> PatchDetector:
+def fitted(
+    train: np.ndarray,
+    held: np.ndarray,
+    config: DetectorConfig,
+    teacher: Any = None,
+    start: PatchDetector | None = None,
+) -> PatchDetector:
     """A model trained on `train` windows; the weights that did best on `held` are kept.
 
-    With a `teacher`, what it expects is the aim, with the truth beside it.
+    With a `teacher`, what it expects is the aim, with the truth beside it. With `start` that model goes on.
     """
-    model = new_model(config, train)
+    model = new_model(config, train) if start is None else start
     if not model.config.depth:
         return model.eval()
     rate = config.learning_rate
