@@ -1,16 +1,18 @@
-"""What speaks for an anomaly: five parts of a score, from the model's answers about a piece of a stream."""
-
-from typing import Any
+"""What speaks for an anomaly: the parts of a score, from the model's answers about a piece of a stream."""
 
 import numpy as np
 
 from runtimes.profile import PARTS, Profile
 from runtimes.windows import SEEN, bridge, cut, normalise
 
-MOST = 1e3  # no error counts for more times the usual one
-FLAT = 1e-3  # a spread below this share of the scale is none
+MOST = 1e3  # no error counts for more times the usual one, and no part weighs more
+# The long course remembers; by itself it is to hold no alarm open for its length.
+MOST_OF = np.array([3.0 if part == "course" else MOST for part in PARTS])
+FLAT = 1e-5  # a spread below this share of the scale is none
 TOP = 0.2  # share of the channels, the strangest ones, whose mean is the score
-SLOW = len(PARTS) - 2  # parts that change once a hop
+LONG = 4  # windows over which the longest mean of forecast errors goes
+SLOW = 2  # parts that change once a hop: shape and spread
+NO_MORE = 1e6  # scaled values count as no larger, so that sums stay exact enough
 
 
 def shapes(window: int, patch: int, channels: int) -> dict[str, tuple[int, int]]:
@@ -19,7 +21,7 @@ def shapes(window: int, patch: int, channels: int) -> dict[str, tuple[int, int]]
         "buffer": (window, channels),
         "forecast": (patch, channels),
         "slow": (SLOW, channels),
-        "recent": (window - 1, channels),
+        "recent": (LONG * window - 1, channels),
     }
 
 
@@ -56,12 +58,16 @@ class Piece:
         errors = np.square(np.minimum(np.abs(self.rows - ahead) / self.profile.ahead[place], MOST))
         recent = np.concatenate([kept["recent"], errors])
         evidence = np.empty((*errors.shape, len(PARTS)))
-        evidence[..., 0] = lately(recent, len(errors), patch)
-        evidence[..., 1] = lately(recent, len(errors), len(kept["buffer"]))
-        evidence[..., 2:] = slow[hop].transpose(0, 2, 1)
+        window, short = len(kept["buffer"]), max(patch // 2, 1)
+        for part, mean in enumerate(lately(recent, len(errors), (short, window // 2, LONG * window), 1.0)):
+            evidence[..., part] = np.sqrt(np.maximum(mean, 0))
+        level = np.clip(self.history, -NO_MORE, NO_MORE)
+        for part, mean in enumerate(lately(level, len(errors), (short, window), 0.0), 3):
+            evidence[..., part] = mean
+        evidence[..., 5:] = slow[hop].transpose(0, 2, 1)
         self.phase = int((self.phase + len(self.rows)) % patch)
         self.kept = {
-            "buffer": self.history[-len(kept["buffer"]) :].copy(), "forecast": forecasts[-1].copy(),
+            "buffer": self.history[-window:].copy(), "forecast": forecasts[-1].copy(),
             "slow": slow[-1].copy(), "recent": recent[-len(kept["recent"]) :].copy(),
         }  # fmt: skip
         return evidence, ahead
@@ -74,28 +80,27 @@ class Piece:
         off = np.square(np.where(self.seen, self.raw - back[:, :window], 0)).sum(axis=1)
         shape = np.sqrt(off / np.maximum(counts, 1))
         spread = np.log(np.maximum(self.raw[:, -window // 4 :].std(axis=1), FLAT))
-        slow, on = np.stack([shape, self.mean, spread], axis=1), back[:, window:]
-        gappy = counts < SEEN * window
+        slow, on = np.stack([shape, spread], axis=1), back[:, window:]
+        gappy = (counts < SEEN * window) | ~self.seen[:, : on.shape[1]].any(axis=1)
         slow[gappy], on[gappy] = np.nan, np.nan
         return slow, on
 
 
-def lately(squares: np.ndarray, count: int, size: int) -> np.ndarray:
-    """Root of the mean of the last `size` squares that are there, at each of the last `count` rows.
+def lately(rows: np.ndarray, count: int, sizes: tuple[int, ...], usual: float) -> list[np.ndarray]:
+    """For each of `sizes` the mean (count, channels) of so many rows up to each of the last `count` ones.
 
-    NaN where a row has none itself. `squares` (rows, channels) has at least `count + size - 1` rows.
+    What is missing counts as usual, so that a few points do not speak for many; NaN where a row itself is.
+    `rows` (m, channels), m at least `count - 1` and the largest size.
     """
-    rows = squares[len(squares) - count - size + 1 :]
-    seen = ~np.isnan(rows)
+    seen = ~np.isnan(rows[-count:])
+    off = np.nan_to_num(rows - usual, nan=0.0)
     if count == 1:  # a stream that comes point by point
-        total, many = np.where(seen, rows, 0).sum(axis=0)[None], seen.sum(axis=0)[None]
+        sums = [off[-size:].sum(axis=0)[None] for size in sizes]
     else:
-        pad: Any = ((1, 0), (0, 0))
-        sums = np.cumsum(np.pad(np.where(seen, rows, 0), pad), axis=0)
-        counts = np.cumsum(np.pad(seen, pad), axis=0)
-        total, many = sums[size:] - sums[:-size], counts[size:] - counts[:-size]
-    mean = np.sqrt(np.maximum(total, 0) / np.maximum(many, 1))
-    return np.where(seen[-count:], mean, np.nan)
+        total = np.cumsum(np.pad(off, ((1, 0), (0, 0))), axis=0)
+        last = np.arange(len(rows) - count, len(rows)) + 1
+        sums = [total[last] - total[last - size] for size in sizes]
+    return [np.where(seen, sum_ / size + usual, np.nan) for sum_, size in zip(sums, sizes, strict=True)]
 
 
 def weigh(evidence: np.ndarray, usual: np.ndarray) -> np.ndarray:
@@ -104,7 +109,7 @@ def weigh(evidence: np.ndarray, usual: np.ndarray) -> np.ndarray:
     `usual` (channels, parts, 3): middle, the usual distance from it, and from there to the rare one.
     """
     far = (np.abs(evidence - usual[..., 0]) - usual[..., 1]) / usual[..., 2]
-    return np.clip(far, 0, MOST)
+    return np.clip(far, 0, MOST_OF)
 
 
 def combine(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -176,5 +176,8 @@ def _joined(blocks: list[Scores], kept: np.ndarray, seen: np.ndarray) -> Scores:
         return Scores(none, none, np.empty((0, count)), np.empty((0, len(PARTS))), np.empty((0, count)), seen)
     if len(blocks) == 1 and len(blocks[0].score) == len(kept):
         return replace(blocks[0], seen=seen)
-    names = ("score", "severity", "channels", "parts", "expected")
-    return Scores(*(np.concatenate([getattr(one, name) for one in blocks])[kept] for name in names), seen)
+    fields = [(one.score, one.severity, one.channels, one.parts, one.expected) for one in blocks]
+    score, severity, channels, parts, expected = (
+        np.concatenate(arrays)[kept] for arrays in zip(*fields, strict=True)
+    )
+    return Scores(score, severity, channels, parts, expected, seen)

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from apps.cli.options import Engine, Json, Threads, VariantName, emit
-from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
 
 MAX_LINES = 100_000
@@ -31,7 +30,7 @@ def run(
     ] = False,
     learn: Annotated[
         int, typer.Option(help="With --stream: points that it takes for normal, at the start.")
-    ] = 1_000,
+    ] = 2_000,
     state: Annotated[
         Path | None, typer.Option(help="With --stream: a file to go on from after a restart.")
     ] = None,
@@ -46,6 +45,7 @@ def run(
     embedder, which tells how near they are. With a detector --stream, which watches one series for ever.
     """
     from apps.cli import asking
+    from runtimes.bundle import NUMBERS
     from runtimes.load import load
 
     if stream or file is not None or machine or state is not None:
@@ -92,6 +92,7 @@ def _stream(
 ) -> None:  # fmt: skip
     """Refuse what does not go together, before anything is opened; then watch."""
     from apps.cli import streaming
+    from runtimes.bundle import NUMBERS
     from runtimes.load import load
 
     if not stream:

@@ -12,12 +12,12 @@ seed = 0
 [data]
 name = {data!r}
 [detector]
-window = 32
+window = 64
 patch = 8
 width = 16
 steps = 40
 [student]
-window = 32
+window = 64
 patch = 8
 width = 8
 depth = 1

@@ -17,10 +17,10 @@ def step(folder, name):
 def test_a_build_gives_a_bundle_without_a_tokenizer(detector_bundle):
     bundle = open_bundle(detector_bundle)
     assert bundle.task == "anomaly-detection" and "tokenizer.json" not in bundle.manifest["files"]
-    assert bundle.manifest["signature"]["outputs"]["expected"]["shape"] == ["batch", 40]
-    assert bundle.limits["window"] == 32 and bundle.limits["patch"] == 8
+    assert bundle.manifest["signature"]["outputs"]["expected"]["shape"] == ["batch", 72]
+    assert bundle.limits["window"] == 64 and bundle.limits["patch"] == 8
     golden = bundle.golden()
-    assert golden["values"].shape[1:] == (32,) and golden["expected"].shape[1:] == (40,)
+    assert golden["values"].shape[1:] == (64,) and golden["expected"].shape[1:] == (72,)
     assert {step["step"] for step in bundle.manifest["lineage"]} == {"train_detector", "distil_detector"}
 
 
@@ -32,14 +32,14 @@ def test_the_gate_has_measured_whole_series(detector_bundle):
         assert metric["checkpoint"] - metric["variant"] <= parity["budget"]["max_drop"], name
         assert metric["variant"] > 0.2  # a random score gives about the share of anomalies, 0.1
     card = open_bundle(detector_bundle).read("README.md").decode()
-    assert "windows of 32 points, forecasts of 8" in card and "vus_pr" in card
+    assert "windows of 64 points, forecasts of 8" in card and "vus_pr" in card
 
 
 def test_the_bench_tells_points(tiny_monitor):
     rows = [json.loads(line) for line in step(tiny_monitor, "bench").read_text().splitlines()]
     assert {row["variant"] for row in rows} >= {"pytorch-fp32", "onnx-int8", "tflite-full_int8"}
     for row in rows:
-        assert row["sample"] == {"n": row["sample"]["n"], "chars_p50": 32, "chars_max": 32, "unit": "points"}
+        assert row["sample"] == {"n": row["sample"]["n"], "chars_p50": 64, "chars_max": 64, "unit": "points"}
         assert row["tokenizer_bytes"] is None and row["metric"]["name"] == "vus_pr"
         assert "a point takes p50 / 8" in row["note"] and "texts have" not in row["note"]
 
@@ -81,7 +81,7 @@ def test_check_bench_and_export_by_hand(tiny_monitor, detector_bundle, tmp_path,
     assert list(open_bundle(small).variants) == ["onnx-int8"]
     again, checkpoint = tmp_path / "again.bundle", str(step(tiny_monitor, "student"))
     assert run(["export", checkpoint, "--data", data, "--variant", "onnx-fp32", "--out", str(again)]) == 0
-    assert edgewise.load(again, threads=1).limits["window"] == 32
+    assert edgewise.load(again, threads=1).limits["window"] == 64
 
 
 @pytest.mark.parametrize(
@@ -92,15 +92,15 @@ def test_check_bench_and_export_by_hand(tiny_monitor, detector_bundle, tmp_path,
         (["run", "BUNDLE", "--stream", "--file", "x.csv", "--machine"], "watch one of them"),
         (["run", "BUNDLE", "--stream", "--file", "x.csv"], "x.csv: No such file"),
         (["run", "BUNDLE", "--stream", "--file", "x.parquet"], "reads CSV or JSON lines"),
-        (["run", "BUNDLE", "--stream", "--learn", "5", "--machine"], "give 96 to"),
+        (["run", "BUNDLE", "--stream", "--learn", "5", "--machine"], "give 192 to"),
         (
             ["compress", "STUDENT", "--data", "DATA", "--keep", "0.5", "--out", "OUT"],
             "made smaller by [student] in its recipe",
         ),
         (["compress", "STUDENT", "--data", "DATA", "--analyse"], "this takes text classifiers only"),
         (["build", "RECIPE", "--distil.epochs", "1"], "a detector is made smaller by [student]"),
-        (["build", "RECIPE", "--student.window", "64"], "student.window = 64: must be the teacher's, 32"),
-        (["build", "RECIPE", "--detector.window", "33"], "multiple of patch"),
+        (["build", "RECIPE", "--student.window", "32"], "student.window = 32: must be the teacher's, 64"),
+        (["build", "RECIPE", "--detector.window", "65"], "multiple of patch"),
         (["build", "RECIPE", "--export.variants", '["executorch-int8"]'], "ONNX Runtime and LiteRT"),
         (["train", "RECIPE", "--explore"], "apps.monitor.explore"),
         (["train", "RECIPE", "--from", "STUDENT", "--data", "DATA"], "trained anew"),

@@ -16,18 +16,18 @@ from apps.cli.main import run
 from apps.monitor.machine import NAMES, machine_batches
 from device_bench.child import rss_mb
 
-LEARN = 1_000
-LONG = 4_000
+LEARN = 2_000
+LONG = 5_000
 
 
 @pytest.fixture(scope="module")
 def series():
     """Normal points with a spike, a drift and a stuck sensor, far apart: (points, kind → (start, end))."""
     points = values(LONG, seed=3)
-    points[1500:1503, 0] += 12
-    points[2200:2400, 1] += np.linspace(0, 4, 200)
-    points[3000:3120, 0] = points[3000, 0]
-    return points, {"spike": (1500, 1503), "drift": (2200, 2400), "stuck": (3000, 3120)}
+    points[2500:2503, 0] += 12
+    points[3200:3400, 1] += np.linspace(0, 4, 200)
+    points[4000:4120, 0] = points[4000, 0]
+    return points, {"spike": (2500, 2503), "drift": (3200, 3400), "stuck": (4000, 4120)}
 
 
 def rows_of(text: str) -> list[dict]:
@@ -82,12 +82,12 @@ def test_kill_and_restart_tells_each_alarm_once(detector_bundle, series, tmp_pat
     with log.open("wb") as out:
         child = started(detector_bundle, state, out=out)
         assert child.stdin is not None
-        child.stdin.write(csv(points[:1600]).encode())
+        child.stdin.write(csv(points[:2600]).encode())
         child.stdin.flush()
         while b'"opened"' not in log.read_bytes():
             assert child.poll() is None
             time.sleep(0.02)
-        child.stdin.write(csv(points[1600:2300], 1600, header=False).encode())
+        child.stdin.write(csv(points[2600:3300], 2600, header=False).encode())
         child.stdin.flush()
         while log.read_bytes().count(b'"point"') < 1_200:
             assert child.poll() is None
@@ -99,7 +99,7 @@ def test_kill_and_restart_tells_each_alarm_once(detector_bundle, series, tmp_pat
         detector_bundle, tmp_path / "odd.csv", "--variant", "onnx-int8", "--state", str(state), capsys=capsys
     )
     assert not [row for row in after if row["kind"] == "learned"]
-    assert after[-1]["late"] >= 1_600
+    assert after[-1]["late"] >= 2_600
 
     def alarms(rows):
         return [(row["kind"], row["id"]) for row in rows if row["kind"] in ("opened", "closed")]
@@ -135,7 +135,7 @@ def _reading(pid: int) -> bool:
 
 
 def test_another_series_or_a_broken_state_is_refused(detector_bundle, tmp_path, capsys):
-    (tmp_path / "one.csv").write_text(csv(values(1_200)))
+    (tmp_path / "one.csv").write_text(csv(values(2_200)))
     (tmp_path / "other.csv").write_text("time,heat\n1700009000,1\n1700099000,1\n")
     state = tmp_path / "state.json"
     streamed(detector_bundle, tmp_path / "one.csv", "--state", str(state), capsys=capsys)
@@ -152,11 +152,11 @@ def test_another_series_or_a_broken_state_is_refused(detector_bundle, tmp_path, 
 
 
 def test_points_that_come_late_or_twice_are_counted(detector_bundle, tmp_path, capsys):
-    rows = csv(values(1_200)).splitlines()
+    rows = csv(values(2_200)).splitlines()
     rows = [*rows[:1100], rows[1050], rows[1099], *rows[1100:]]
     (tmp_path / "twice.csv").write_text("\n".join(rows))
     told = streamed(detector_bundle, tmp_path / "twice.csv", capsys=capsys)
-    assert told[-1] == {"kind": "end", "points": 1_200, "late": 2, "learned": True}
+    assert told[-1] == {"kind": "end", "points": 2_200, "late": 2, "learned": True}
 
 
 def test_memory_stays_flat(detector_bundle, tmp_path):
