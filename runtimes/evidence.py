@@ -5,11 +5,12 @@ import numpy as np
 from runtimes.profile import PARTS, Profile
 from runtimes.windows import SEEN, bridge, cut, normalise
 
-MOST = 1e3  # no error counts for more times the usual one
-FLAT = 1e-3  # a spread below this share of the scale is none
+MOST = 1e3  # no error counts for more times the usual one, and no part weighs more
+# The long course remembers; by itself it is to hold no alarm open for its length.
+MOST_OF = np.array([3.0 if part == "course" else MOST for part in PARTS])
+FLAT = 1e-5  # a spread below this share of the scale is none
 TOP = 0.2  # share of the channels, the strangest ones, whose mean is the score
 LONG = 4  # windows over which the longest mean of forecast errors goes
-LOUD = 36.0  # in that mean no squared error counts for more times the usual one: a spike is soon forgotten
 SLOW = 2  # parts that change once a hop: shape and spread
 NO_MORE = 1e6  # scaled values count as no larger, so that sums stay exact enough
 
@@ -58,9 +59,7 @@ class Piece:
         recent = np.concatenate([kept["recent"], errors])
         evidence = np.empty((*errors.shape, len(PARTS)))
         window, short = len(kept["buffer"]), max(patch // 2, 1)
-        means = lately(recent, len(errors), (short, window // 2), 1.0)
-        means += lately(np.minimum(recent, LOUD), len(errors), (LONG * window,), 1.0)
-        for part, mean in enumerate(means):
+        for part, mean in enumerate(lately(recent, len(errors), (short, window // 2, LONG * window), 1.0)):
             evidence[..., part] = np.sqrt(np.maximum(mean, 0))
         level = np.clip(self.history, -NO_MORE, NO_MORE)
         for part, mean in enumerate(lately(level, len(errors), (short, window), 0.0), 3):
@@ -110,7 +109,7 @@ def weigh(evidence: np.ndarray, usual: np.ndarray) -> np.ndarray:
     `usual` (channels, parts, 3): middle, the usual distance from it, and from there to the rare one.
     """
     far = (np.abs(evidence - usual[..., 0]) - usual[..., 1]) / usual[..., 2]
-    return np.clip(far, 0, MOST)
+    return np.clip(far, 0, MOST_OF)
 
 
 def combine(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

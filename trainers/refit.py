@@ -28,6 +28,9 @@ WORSE = 0.01
 FEWER = 0.5
 """A candidate that alarms at most this share of the points that the old one does wins."""
 
+USELESS = 0.2
+"""An old one that alarms a larger share of the newest points finds anything, and tells nothing."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -97,6 +100,8 @@ def choose(old: Judged, new: Judged) -> tuple[str, str]:
         f"found {old.found:.0%} and {new.found:.0%}, VUS-PR {old.vus_pr:.3f} and {new.vus_pr:.3f}, "
         f"alarmed {old.alarmed:.2%} and {new.alarmed:.2%} (old and new)"
     )
+    if old.alarmed > USELESS and new.alarmed <= old.alarmed * FEWER and new.vus_pr >= old.vus_pr - WORSE:
+        return "new", f"the old one alarms at over a fifth of the points: {told}"
     if new.found < old.found or new.vus_pr < old.vus_pr - WORSE:
         return "old", f"the new one finds less: {told}"
     if new.alarmed > old.alarmed:

@@ -2,6 +2,7 @@
 
     python -m apps.monitor.benchmark                        # all sets, all baselines, our Transformer
     python -m apps.monitor.benchmark --sets nab ucr --detectors sub-pca transformer
+    python -m apps.monitor.benchmark --variants onnx-int8 tflite-full_int8  # and ours as exported
     python -m apps.monitor.benchmark --bundle runs/monitor/monitor.bundle   # each of its variants
     python -m apps.monitor.benchmark --cross-validate 3     # later and later parts of each series
 
@@ -16,20 +17,23 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
+from apps.monitor.exported import exported
 from apps.monitor.table import report
+from export.variant import KNOWN
 from runtimes.bundle import open_bundle
 from runtimes.errors import EdgewiseError, InputError
 from runtimes.load import load
 from runtimes.thresholds import RISK, pot
 from trainers.detection_metrics import BUFFER, measure
-from trainers.detector import DetectorConfig, train_detector
+from trainers.detector import DetectorConfig, gather, train_detector
 from trainers.detectors import detectors
-from trainers.files import digest_of
+from trainers.files import digest_files, digest_of
 from trainers.series import Series
 from trainers.series_sets import read_set, set_names
 
@@ -46,6 +50,9 @@ def main() -> None:
     parser.add_argument(
         "--detectors", nargs="*", default=[*detectors(), *OURS], choices=[*detectors(), *kinds]
     )
+    parser.add_argument(
+        "--variants", nargs="*", default=[], choices=list(KNOWN), help="export ours, and measure these too"
+    )
     parser.add_argument("--bundle", type=Path, nargs="*", default=[], help="measure each variant of it too")
     parser.add_argument("--points", type=int, default=POINTS, help="cut longer series to their first points")
     parser.add_argument("--cross-validate", type=int, default=0, metavar="FOLDS")
@@ -54,7 +61,12 @@ def main() -> None:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     folds: int = options.cross_validate
     try:
-        rows = run(options.sets, options.detectors, options.bundle, options.out, options.points, folds)
+        mine = [
+            f"{kind}@{variant}" for kind in kinds if kind in options.detectors for variant in options.variants
+        ]
+        rows = run(
+            options.sets, [*options.detectors, *mine], options.bundle, options.out, options.points, folds
+        )
     except EdgewiseError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -128,16 +140,28 @@ def _kept(log: Path) -> dict[str, dict[str, Any]]:
 
 
 def _settings(name: str, group: Sequence[Series], points: int, config: DetectorConfig) -> str:
-    """A digest of what a row depends on beside its series and detector."""
+    """A digest of what a row depends on beside its series and detector: their cut, the configuration, and
+    the code that scores and measures."""
     told: dict[str, Any] = {
         "points": points,
         "series": [(one.name, len(one), one.train_end) for one in group],
+        "code": _code(name in detectors()),
     }
     if ":" in name:
         told["bundle"] = open_bundle(Path(name.rpartition(":")[0])).manifest["sha256"]
     elif name not in detectors():
-        told["config"] = asdict(replace(config, kind=name))  # type: ignore[arg-type]
+        told["config"] = asdict(replace(config, kind=name.partition("@")[0]))  # type: ignore[arg-type]
     return digest_of({"settings": json.dumps(told, sort_keys=True)})[:12]
+
+
+@cache
+def _code(baseline: bool) -> str:
+    root = Path(__file__).parents[2]
+    files = [root / "trainers" / file for file in ("detection_metrics.py", "series_sets.py")]
+    if baseline:
+        return digest_files(root, [*files, root / "trainers/detectors.py"])
+    ours = [root / "trainers/detector.py", root / "runtimes/tasks/detect.py"]
+    return digest_files(root, [*files, *ours, *(root / "runtimes").glob("*.py")])
 
 
 def _rows(
@@ -178,10 +202,15 @@ def _judge(name: str, family: str, group: list[Series], checkpoint: Path, config
     if ":" in name:
         path, _, variant = name.rpartition(":")
         return judge_of(load(Path(path), variant=variant, threads=1))
-    place = checkpoint / f"{family}-{name}"
+    kind, _, variant = name.partition("@")
+    place = checkpoint / f"{family}-{kind}"
+    config = replace(config, kind=kind)  # type: ignore[arg-type]
     if not (place / "checkpoint.json").is_file():
-        train_detector(group, replace(config, kind=name), place)  # type: ignore[arg-type]
-    return judge_of(load(place, threads=1))
+        train_detector(group, config, place)
+    if not variant:
+        return judge_of(load(place, threads=1))
+    windows = gather([series.train for series in group], config)[:, : config.window]
+    return judge_of(exported(place, variant, windows, checkpoint / f"{family}-{kind}-variants"))
 
 
 def _with_threshold(series: Series, scores: np.ndarray) -> tuple[np.ndarray, float]:

@@ -16,11 +16,14 @@ OVERALL = (
 
 
 def report(rows: Sequence[Row], beside: str = "sub-pca") -> str:
-    """Markdown: VUS-PR per family and overall with 95% intervals, the other measures, alarms and delays, and
-    each detector's difference from the one called `beside`, series by series."""
+    """Markdown: VUS-PR per family and overall with 95% intervals, the other measures, alarms and delays; and
+    series by series how each detector differs from the one called `beside`, and each exported variant from
+    its checkpoint."""
     parts = [families_table(rows), measures_table(rows), alarms_table(rows)]
-    if any(row["detector"] == beside for row in rows):
-        parts.append(differences_table(rows, beside))
+    names = _names(rows, "detector")
+    pairs = [(beside, [name for name in names if name != beside and beside in names])]
+    pairs += [(base, [name for name in names if name.startswith(f"{base}@")]) for base in names]
+    parts += [differences_table(rows, base, others) for base, others in pairs if others]
     if len({row["fold"] for row in rows}) > 1:
         parts.append(folds_table(rows))
     return "\n\n".join(parts)
@@ -105,14 +108,14 @@ def alarms_table(rows: Sequence[Row]) -> str:
     return _table(head, lines)
 
 
-def differences_table(rows: Sequence[Row], beside: str) -> str:
-    """VUS-PR of each detector less that of `beside` on the same series, with its interval."""
+def differences_table(rows: Sequence[Row], beside: str, names: Sequence[str]) -> str:
+    """VUS-PR of each of `names` less that of `beside` on the same series, with its interval."""
     other = {_place(row): row["vus_pr"] for row in rows if row["detector"] == beside}
     lines = []
-    for name in _names(rows, "detector"):
+    for name in names:
         mine = [row for row in rows if row["detector"] == name and row["vus_pr"] is not None]
         pairs = [(row["vus_pr"], other[_place(row)]) for row in mine if other.get(_place(row)) is not None]
-        if name == beside or not pairs:
+        if not pairs:
             continue
         gaps = np.array([first - second for first, second in pairs])
         better = f"{int((gaps > 0).sum())} of {len(gaps)}"

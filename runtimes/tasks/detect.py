@@ -13,6 +13,7 @@ from runtimes.profile import Profile
 from runtimes.stream import Scores, Stream
 
 INPUT, OUTPUT = "values", "expected"
+BY_BATCH = ("int8",)  # precisions that scale by the batch: a window goes alone, or its answer would vary
 WELL = 0.1  # error of a window, in its own spread, under which it counts as rebuilt
 
 
@@ -73,6 +74,7 @@ class Detector:
     def expected(self, windows: np.ndarray) -> np.ndarray:
         """The graph's answer (m, window + patch) for normalised windows (m, window), in batches."""
         window, patch, most = (self.limits[key] for key in ("window", "patch", "max_batch"))
+        most = 1 if self.about.get("precision") in BY_BATCH else most
         found = np.empty((len(windows), window + patch), np.float32)
         for start in range(0, len(windows), most):
             block = windows[start : start + most]

@@ -76,7 +76,7 @@ def test_the_matrix_profile_is_that_of_the_definition() -> None:
         lacking("stumpy is not installed; it comes with the extra dev")
     code = """
 import sys
-sys.path.insert(0, "tests/trainers")
+sys.path[:0] = ["tests/trainers", "tests/support"]
 import numpy as np, warnings
 warnings.simplefilter("ignore")
 from test_detectors import waves

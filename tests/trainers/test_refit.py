@@ -82,6 +82,7 @@ def test_too_few_points_are_one_line(model, profile) -> None:
         (Judged(0, 0.8, 0.5), Judged(0, 0.2, 0.7), "old"),  # its threshold is out of reach
         (Judged(0, 0.8, 0.5), Judged(0.3, 0.9, 0.7), "old"),  # finds more because it always shouts
         (Judged(0.3, 0.8, 0.5), Judged(0.2, 0.8, 0.505), "old"),
+        (Judged(0.7, 0.9, 0.5), Judged(0, 0.2, 0.495), "new"),  # the old one shouts, so it finds anything
     ],
 )
 def test_the_rule(old: Judged, new: Judged, kept: str) -> None:

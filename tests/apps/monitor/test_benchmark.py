@@ -83,6 +83,21 @@ def test_the_report_has_families_intervals_and_differences(tmp_path: Path) -> No
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
 
+@pytest.mark.slow
+def test_variants_and_bundles_are_measured_beside_their_checkpoint(tmp_path: Path) -> None:
+    names = ["sub-pca", "subspace", "subspace@onnx-int8"]
+    rows = run(["ucr"], names, [], tmp_path, config=SMALL)
+    by_name = {name: [row["vus_pr"] for row in rows if row["detector"] == name] for name in names}
+    assert by_name["subspace@onnx-int8"][0] == pytest.approx(by_name["subspace"][0], abs=0.05)
+    assert by_name["subspace@onnx-int8"] != by_name["subspace"]
+    assert "| VUS-PR less that of subspace | mean |" in report(rows)
+    (variant,) = tmp_path.rglob("onnx-int8/model.onnx")
+    before = variant.stat().st_mtime_ns
+    (tmp_path / "rows.jsonl").unlink()
+    assert run(["ucr"], names[2:], [], tmp_path, config=SMALL)[0]["vus_pr"] == by_name[names[2]][0]
+    assert variant.stat().st_mtime_ns == before
+
+
 def test_a_set_that_is_nowhere_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
