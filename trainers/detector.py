@@ -168,12 +168,18 @@ def _ridge(windows: np.ndarray, held: np.ndarray, window: int) -> np.ndarray:
     return np.asarray(found[int(np.argmin(errors))])
 
 
-def fitted(train: np.ndarray, held: np.ndarray, config: DetectorConfig, teacher: Any = None) -> PatchDetector:
+def fitted(
+    train: np.ndarray,
+    held: np.ndarray,
+    config: DetectorConfig,
+    teacher: Any = None,
+    start: PatchDetector | None = None,
+) -> PatchDetector:
     """A model trained on `train` windows; the weights that did best on `held` are kept.
 
-    With a `teacher`, what it expects is the aim, with the truth beside it.
+    With a `teacher`, what it expects is the aim, with the truth beside it. With `start` that model goes on.
     """
-    model = new_model(config, train, held)
+    model = new_model(config, train, held) if start is None else start
     if not model.config.depth:
         return model.eval()
     rate = config.learning_rate

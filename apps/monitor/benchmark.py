@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -32,7 +33,7 @@ from runtimes.thresholds import RISK, pot
 from trainers.detection_metrics import BUFFER, measure
 from trainers.detector import DetectorConfig, gather, train_detector
 from trainers.detectors import detectors
-from trainers.files import digest_of
+from trainers.files import digest_files, digest_of
 from trainers.series import Series
 from trainers.series_sets import read_set, set_names
 
@@ -139,16 +140,28 @@ def _kept(log: Path) -> dict[str, dict[str, Any]]:
 
 
 def _settings(name: str, group: Sequence[Series], points: int, config: DetectorConfig) -> str:
-    """A digest of what a row depends on beside its series and detector."""
+    """A digest of what a row depends on beside its series and detector: their cut, the configuration, and
+    the code that scores and measures."""
     told: dict[str, Any] = {
         "points": points,
         "series": [(one.name, len(one), one.train_end) for one in group],
+        "code": _code(name in detectors()),
     }
     if ":" in name:
         told["bundle"] = open_bundle(Path(name.rpartition(":")[0])).manifest["sha256"]
     elif name not in detectors():
         told["config"] = asdict(replace(config, kind=name.partition("@")[0]))  # type: ignore[arg-type]
     return digest_of({"settings": json.dumps(told, sort_keys=True)})[:12]
+
+
+@cache
+def _code(baseline: bool) -> str:
+    root = Path(__file__).parents[2]
+    files = [root / "trainers" / file for file in ("detection_metrics.py", "series_sets.py")]
+    if baseline:
+        return digest_files(root, [*files, root / "trainers/detectors.py"])
+    ours = [root / "trainers/detector.py", root / "runtimes/tasks/detect.py"]
+    return digest_files(root, [*files, *ours, *(root / "runtimes").glob("*.py")])
 
 
 def _rows(
