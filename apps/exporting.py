@@ -4,13 +4,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from apps.rows import dataset_from, questions_from, test_rows
+from apps.rows import dataset_from, questions_from, series_from, test_rows
 from compress.calibrate import Calibration
 from export.advise import Makings
 from export.gate import Budget
 from export.pack import pack
 from export.variant import CALIBRATED, DEFAULT, KNOWN, Variant
 from export.variants import export_variant
+from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable
 from trainers.adopt import open_or_adopt
@@ -18,6 +19,7 @@ from trainers.checkpoint import Checkpoint
 from trainers.examples import examples
 from trainers.finetune import relabel
 from trainers.reader import TASK as READER
+from trainers.series_data import windows_of
 
 _LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
@@ -62,13 +64,19 @@ def export_checkpoint(
 
 
 def lengths_of(checkpoint: Checkpoint) -> list[int]:
-    """Input lengths in tokens for graphs of fixed shape, up to what the checkpoint takes."""
+    """Input lengths in tokens for graphs of fixed shape, up to what the checkpoint takes; of a detector its
+    window."""
+    if checkpoint.task == NUMBERS:
+        return [checkpoint.limits["window"]]
     most = checkpoint.limits["max_tokens"]
     return [*(length for length in _LENGTHS if length < most), most]
 
 
 def _calibration(data: str, checkpoint: Checkpoint) -> Calibration:
     """Rows of the train split, which the gate does not measure on where the data has a test split."""
+    if checkpoint.task == NUMBERS:
+        windows = windows_of(series_from(data), checkpoint.limits["window"], checkpoint.limits["patch"])
+        return Calibration(windows, [0] * len(windows))
     if checkpoint.task == READER:
         return Calibration(*examples(questions_from(data).splits["train"]))
     train = relabel(dataset_from(data), checkpoint.labels).splits["train"]

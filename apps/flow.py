@@ -32,10 +32,13 @@ from apps.steps import (
     make_pruned,
     make_qat,
     make_report,
+    make_slim_detector,
+    make_small_detector,
     make_student,
     make_teacher,
     make_vocabulary,
 )
+from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable
 from trainers.reader import TASK as READER
@@ -49,6 +52,8 @@ _CHAIN = (
     ("prune", "pruned", make_pruned),
     ("distil", "student", make_student),
     ("qat", "qat", make_qat),
+    ("student", "student", make_small_detector),
+    ("slim", "slim", make_slim_detector),
 )
 
 
@@ -99,25 +104,26 @@ def _cut(steps: list[Step], until: str | None) -> list[Step]:
 
 
 def _plan_data(recipe: Recipe, add: Callable[..., Step]) -> tuple[Step, Step]:
+    prepare: Any = {READER: recipe.questions, NUMBERS: recipe.series}.get(recipe.task, recipe.prepare)
     data = add(
         "data",
         lambda out: make_data(recipe, out),
         data=asdict(recipe.data),
-        prepare=asdict(recipe.questions if recipe.task == READER else recipe.prepare),
+        prepare=asdict(prepare),
         source=_identity(recipe.data.name, "data"),
     )
-    return data, add("baselines", lambda out: make_baselines(recipe, data, out), ".json", data=data.path.name)
+    more = {"window": recipe.detector.window} if recipe.task == NUMBERS else {}
+    return data, add(
+        "baselines", lambda out: make_baselines(recipe, data, out), ".json", data=data.path.name, **more
+    )
 
 
 def _plan_training(recipe: Recipe, data: Step, add: Callable[..., Step]) -> tuple[Step, Step]:
     """The teacher, and what is exported: the last that was made out of it, or the teacher itself."""
-    last = teacher = add(
-        "teacher",
-        lambda out: make_teacher(recipe, data, out),
-        data=data.path.name,
-        base=_identity(recipe.base.name, "model"),
-        train=asdict(recipe.train),
-    )
+    made: dict[str, Any] = {"train": asdict(recipe.detector)}
+    if recipe.task != NUMBERS:
+        made = {"base": _identity(recipe.base.name, "model"), "train": asdict(recipe.train)}
+    last = teacher = add("teacher", lambda out: make_teacher(recipe, data, out), data=data.path.name, **made)
     for section, name, make in _CHAIN:
         config, start = getattr(recipe, section), last
         if config is None:
@@ -254,6 +260,8 @@ def explore_data(recipe: Recipe, runs: Path) -> Path:
     from trainers.data import open_data
     from trainers.explore import explore
 
+    if recipe.task == NUMBERS:
+        raise InputError("series are not explored here; `python -m apps.monitor.explore` makes their page")
     paths = build(recipe, runs, until="data")
     return explore(open_data(paths["data"]), runs / recipe.name / "explore.html")
 
@@ -266,6 +274,8 @@ def refresh_checkpoint(recipe: Recipe, start: Path, new: str, out: Path, runs: P
     from trainers.prepare import prepare
 
     require_replaceable(out)
+    if recipe.task == NUMBERS:
+        raise InputError("--from: a detector is fitted to new data by the monitor, or trained anew")
     old = open_data(build(recipe, runs, until="data")["data"])
     rows = prepare(load_data(new, text=recipe.data.text, label=recipe.data.label), recipe.prepare)
     return refresh(open_checkpoint(start), old, rows, out, recipe.train).meta["metrics"]

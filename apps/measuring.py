@@ -213,5 +213,9 @@ def _sample(bundle: Bundle, data: str | None) -> tuple[list[Any], list[Any] | No
         return inputs_of(bundle.golden()), None
     from apps.rows import test_rows
     from trainers.examples import examples
+    from trainers.series_data import SeriesData, windows_of
 
-    return examples(test_rows(data, bundle.task, bundle.labels).splits["test"])
+    found = test_rows(data, bundle.task, bundle.labels)
+    if isinstance(found, SeriesData):
+        return windows_of(found, bundle.limits["window"], bundle.limits["patch"], rest=True), None
+    return examples(found.splits["test"])

@@ -14,18 +14,23 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from compress.prune import PruneConfig, check_prune
+from compress.prune_detector import DetectorPruneConfig, check_slim
 from compress.qat import QatConfig, check_qat
 from compress.vocabulary import VocabularyConfig
 from device_bench.bench import BenchConfig, effective
 from export.gate import Budget, check_budget
 from export.variant import DEFAULT, KNOWN
+from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
 from runtimes.load import TASKS
 from trainers.adopt import ENCODER
+from trainers.detector import DetectorConfig
+from trainers.detector import check_config as check_detector
 from trainers.distil import DistilConfig, check_distil
 from trainers.finetune import TrainConfig, check_config
 from trainers.prepare import PrepareConfig, check_prepare
 from trainers.reader import TASK as READER
+from trainers.series import SeriesConfig
 from trainers.squad import QuestionsConfig, check_questions
 
 MAX_BYTES = 1 << 20
@@ -60,8 +65,10 @@ class Recipe:
     """What `edgewise build` needs to know. `vocabulary`, `prune`, `distil` and `qat`, taken in this order,
     are left out where they are None.
 
-    `prepare` is for labelled texts, `questions` for readers. A sentence encoder is not trained: of `train`
-    max_tokens alone counts, and the texts of `data` are what the gate compares on.
+    `prepare` is for labelled texts, `questions` for readers. A detector has `series`, `detector` and perhaps
+    `student`, the smaller one that learns from it, and `slim`, which takes neurons out, instead of these. A
+    sentence encoder is not trained: of `train` max_tokens alone counts, and the texts of `data` are what the
+    gate compares on.
     `seed`, where given, stands for the seeds of prepare, train, prune, distil, qat and bench; which articles
     are held out keeps its own.
     """
@@ -72,6 +79,10 @@ class Recipe:
     seed: int | None = None
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     questions: QuestionsConfig = field(default_factory=QuestionsConfig)
+    series: SeriesConfig = field(default_factory=SeriesConfig)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    student: DetectorConfig | None = None
+    slim: DetectorPruneConfig | None = None
     base: BaseConfig = field(default_factory=BaseConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     vocabulary: VocabularyConfig | None = None
@@ -118,6 +129,9 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
         prune=recipe.prune and replace(recipe.prune, seed=seed),
         distil=recipe.distil and replace(recipe.distil, seed=seed),
         qat=recipe.qat and replace(recipe.qat, seed=seed),
+        detector=replace(recipe.detector, seed=seed),
+        student=recipe.student and replace(recipe.student, seed=seed),
+        slim=recipe.slim and replace(recipe.slim, seed=seed),
         bench=replace(recipe.bench, seed=seed),
     )
 
@@ -200,7 +214,7 @@ def _check(recipe: Recipe, path: Path) -> None:
     if list(lengths) != sorted(set(lengths)) or not lengths or lengths[0] < 1:
         raise InputError(f"{path}: export: lengths: must ascend from at least 1, not {list(lengths)}")
     key, last = _last_training(recipe)
-    if lengths[-1] != last.max_tokens:
+    if recipe.task != NUMBERS and lengths[-1] != last.max_tokens:
         raise InputError(
             f"{path}: export: lengths: the longest ({lengths[-1]}) must be {key}.max_tokens "
             f"({last.max_tokens}), or the device would read less than the checkpoint"
@@ -211,8 +225,34 @@ def _check(recipe: Recipe, path: Path) -> None:
         raise InputError(f"{path}: {error}") from None
 
 
+def _check_detector(recipe: Recipe) -> None:
+    """What a detector's flow has not, and whether its two models ask for the same windows."""
+    for key in ("vocabulary", "prune", "distil", "qat"):
+        if getattr(recipe, key) is not None:
+            raise InputError(
+                f"{key}: a detector is made smaller by [student] and [slim]; leave the section out"
+            )
+    if any("mixed" in name or name.startswith("executorch") for name in recipe.export.variants):
+        raise InputError("export.variants: a detector runs on ONNX Runtime and LiteRT, in no mixed variant")
+    check_detector(recipe.detector)
+    if recipe.slim is not None:
+        check_slim(recipe.slim)
+    if recipe.student is None:
+        return
+    check_detector(recipe.student)
+    for key in ("window", "patch"):
+        mine, other = getattr(recipe.student, key), getattr(recipe.detector, key)
+        if mine != other:
+            raise InputError(f"student.{key} = {mine}: must be the teacher's, {other}")
+
+
 def _check_task(recipe: Recipe) -> None:
     """What only one of the tasks has."""
+    if recipe.task == NUMBERS:
+        _check_detector(recipe)
+        return
+    if recipe.student is not None or recipe.slim is not None:
+        raise InputError(f"student, slim: for detectors; {recipe.task} has [distil] and [prune]")
     if recipe.task in (ENCODER, READER) and any("mixed" in name for name in recipe.export.variants):
         raise InputError(f"export: variants: mixed ones are chosen by labels, which {recipe.task} has not")
     if recipe.task == ENCODER:
@@ -238,7 +278,10 @@ def _last_training(recipe: Recipe) -> tuple[str, TrainConfig]:
 
 def _check_values(recipe: Recipe) -> None:
     """What each step would refuse, said before the first one starts."""
-    parts = (recipe.prepare, recipe.train, recipe.bench, recipe.prune, recipe.distil, recipe.qat)
+    parts = (
+        recipe.prepare, recipe.train, recipe.bench, recipe.prune, recipe.distil, recipe.qat, recipe.detector,
+        recipe.student, recipe.slim,
+    )  # fmt: skip
     for seed in (recipe.seed or 0, *(part.seed for part in parts if part is not None)):
         if not 0 <= seed < 1 << 32:
             raise InputError(f"seed {seed}: must be from 0 to {(1 << 32) - 1}")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
 from runtimes.text import clean
 from trainers.checkpoint import Checkpoint
@@ -9,6 +10,8 @@ from trainers.data import Dataset, Split, load_data, open_data
 from trainers.finetune import TASK, relabel
 from trainers.prepare import PrepareConfig, prepare
 from trainers.reader import TASK as READER
+from trainers.series import SeriesConfig
+from trainers.series_data import SeriesData, open_series, prepare_series
 from trainers.squad import (
     QuestionsConfig,
     QuestionSet,
@@ -50,11 +53,21 @@ def _test_questions(data: str) -> QuestionSet:
     return QuestionSet(found.name, {"test": rows}, found.source)
 
 
-def test_rows(data: str, task: str, labels: list[str]) -> Dataset | QuestionSet:
+def series_from(data: str) -> SeriesData:
+    """A prepared folder of series as it is; anything else is read with the defaults."""
+    if (Path(data) / "data.json").is_file():
+        return open_series(Path(data))
+    return prepare_series(data, SeriesConfig())
+
+
+def test_rows(data: str, task: str, labels: list[str]) -> Dataset | QuestionSet | SeriesData:
     """Rows to measure on: the test split where there is one, else all of them; labels in the model's order.
+    Of a detector series, whose training parts set the scale of the rest.
 
     Raises InputError for a label that the model does not know, or rows of another task.
     """
+    if task == NUMBERS:
+        return series_from(data)
     if task == READER:
         return _test_questions(data)
     prepared = (Path(data) / "data.json").is_file()

@@ -11,6 +11,7 @@ from compress.importance import Measure
 from compress.prune import PruneConfig, check_prune, prune
 from compress.qat import QatConfig, check_qat, quantization_aware
 from compress.vocabulary import VocabularyConfig, trim_vocabulary
+from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable
 from trainers.adopt import open_or_adopt
@@ -67,6 +68,10 @@ def shrink(path: Path, data: str, out: Path, config: ShrinkConfig) -> dict[str, 
 
 
 def _dataset(data: str, teacher: Checkpoint) -> Dataset | QuestionSet:
+    if teacher.task == NUMBERS:
+        raise InputError(
+            f"{teacher.path}: a detector is made smaller by [student] and [slim] in its recipe, not here"
+        )
     return questions_from(data) if teacher.task == READER else relabel(dataset_from(data), teacher.labels)
 
 

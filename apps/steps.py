@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.recipe import Recipe
+from runtimes.bundle import NUMBERS
 from runtimes.files import writing
 from trainers.adopt import ENCODER
 from trainers.reader import TASK as READER
@@ -31,18 +32,25 @@ Steps = dict[str, Step]
 
 
 def data_of(data: Step) -> Any:
-    """The prepared data: labelled texts, or questions."""
+    """The prepared data: labelled texts, questions, or series."""
     from trainers.data import open_data
+    from trainers.series_data import is_series, open_series
     from trainers.squad import is_questions, open_questions
 
+    if is_series(data.path):
+        return open_series(data.path)
     return open_questions(data.path) if is_questions(data.path) else open_data(data.path)
 
 
 def make_data(recipe: Recipe, out: Path) -> None:
     from trainers.data import load_data, save_data
     from trainers.prepare import prepare
+    from trainers.series_data import prepare_series, save_series
     from trainers.squad import prepare_questions, save_questions
 
+    if recipe.task == NUMBERS:
+        save_series(prepare_series(recipe.data.name, recipe.series), out)
+        return
     if recipe.task == READER:
         save_questions(prepare_questions(recipe.data.name, recipe.questions), out)
         return
@@ -57,8 +65,13 @@ def make_baselines(recipe: Recipe, data: Step, out: Path) -> None:
     from trainers.squad import QuestionSet
 
     dataset = data_of(data)
+    found: list[dict[str, Any]]
     if recipe.task == ENCODER:
         found = []
+    elif recipe.task == NUMBERS:
+        from export.judge import judge_baselines
+
+        found = judge_baselines(dataset, recipe.detector.window)
     elif isinstance(dataset, QuestionSet):
         found = [baselines.nearest_sentence(dataset), baselines.silence(dataset)]
     else:
@@ -72,6 +85,11 @@ def make_teacher(recipe: Recipe, data: Step, out: Path) -> None:
     from trainers.reader import train_reader
     from trainers.sources import find
 
+    if recipe.task == NUMBERS:
+        from trainers.detector import train_detector
+
+        train_detector(data_of(data).series, recipe.detector, out)
+        return
     source = find(recipe.base.name, "model")
     base = source.path
     if recipe.task == ENCODER:
@@ -110,6 +128,23 @@ def make_student(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Pa
     distil(open_checkpoint(teacher.path), open_checkpoint(start.path), dataset, out, recipe.distil)
 
 
+def make_small_detector(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
+    from trainers.checkpoint import open_checkpoint
+    from trainers.detector import distil_detector
+
+    assert recipe.student is not None
+    distil_detector(open_checkpoint(teacher.path), data_of(data).series, out, recipe.student)
+
+
+def make_slim_detector(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
+    from compress.prune_detector import prune_detector
+    from trainers.checkpoint import open_checkpoint
+
+    assert recipe.slim is not None
+    before = open_checkpoint(start.path)
+    prune_detector(open_checkpoint(teacher.path), before, data_of(data).series, out, recipe.slim)
+
+
 def make_qat(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
     from compress.qat import quantization_aware
     from trainers.checkpoint import open_checkpoint
@@ -124,9 +159,13 @@ def calibration(data: Step, checkpoint: Step) -> Any:
     from trainers.checkpoint import open_checkpoint
     from trainers.examples import examples
     from trainers.finetune import relabel
+    from trainers.series_data import SeriesData, windows_of
     from trainers.squad import QuestionSet
 
     dataset, opened = data_of(data), open_checkpoint(checkpoint.path)
+    if isinstance(dataset, SeriesData):
+        windows = windows_of(dataset, opened.limits["window"], opened.limits["patch"])
+        return Calibration(windows, [0] * len(windows))
     if isinstance(dataset, QuestionSet):
         return Calibration(*examples(dataset.splits["train"]))
     labels = dataset.label_names if opened.task == ENCODER else opened.labels
@@ -152,21 +191,35 @@ def make_packed(
 def make_bench(recipe: Recipe, data: Step, teacher: Step, checkpoint: Step, packed: Step, out: Path) -> None:
     from device_bench.bench import BenchEntry, bench
     from device_bench.rows import save_rows
-    from trainers.examples import examples
 
-    inputs, _ = examples(data_of(data).splits["test"])
+    inputs = _bench_inputs(data, teacher)
     entries = {"teacher pytorch-fp32": BenchEntry(teacher.path)}
     if checkpoint is not teacher:
         entries[f"{checkpoint.name} pytorch-fp32"] = BenchEntry(checkpoint.path)
     entries |= {name: BenchEntry(packed.path, variant=name) for name in recipe.export.variants}
-    figures = _gated(recipe, teacher, checkpoint, packed)
+    figures = _gated(recipe, data, teacher, checkpoint, packed)
     known = {name: figures[name] for name in entries if name in figures}
     rows = bench(entries, inputs, None, recipe.bench, known)
     best = ranked(rows)[0]  # the bundle's default from here on
     save_rows([{**row, "bundle": recipe.name, "default": row["variant"] == best} for row in rows], out)
 
 
-def _gated(recipe: Recipe, teacher: Step, checkpoint: Step, packed: Step) -> dict[str, dict[str, Any]]:
+def _bench_inputs(data: Step, teacher: Step) -> list[Any]:
+    """The inputs of the test split; of series, windows of what is not trained on."""
+    from trainers.checkpoint import open_checkpoint
+    from trainers.examples import examples
+    from trainers.series_data import SeriesData, windows_of
+
+    dataset = data_of(data)
+    if isinstance(dataset, SeriesData):
+        limits = open_checkpoint(teacher.path).limits
+        return windows_of(dataset, limits["window"], limits["patch"], rest=True)
+    return examples(dataset.splits["test"])[0]
+
+
+def _gated(
+    recipe: Recipe, data: Step, teacher: Step, checkpoint: Step, packed: Step
+) -> dict[str, dict[str, Any]]:
     """The task's metric on the test split as the gate measured it, by the names that the bench uses."""
     parity = json.loads((packed.path / "parity.json").read_bytes())["variants"]
     samples = {name: parity[name]["sample"] for name in parity if "metric" in parity[name]["sample"]}
@@ -175,11 +228,16 @@ def _gated(recipe: Recipe, teacher: Step, checkpoint: Step, packed: Step) -> dic
 
     def row(sample: dict[str, Any], which: str) -> dict[str, Any]:
         metric = sample["metric"]
-        return {"name": metric["name"], "value": metric[which], "n": sample["n"]}
+        return {"name": metric["name"], "value": metric[which], "n": metric.get("n", sample["n"])}
 
     figures = {name: row(sample, "variant") for name, sample in samples.items()}
     first = samples[recipe.export.variants[0]]
     figures[f"{checkpoint.name} pytorch-fp32"] = row(first, "checkpoint")
+    if recipe.task == NUMBERS:
+        from export.judge import judge_checkpoint
+
+        figures["teacher pytorch-fp32"] = judge_checkpoint(teacher.path, data_of(data))
+        return figures
     told = json.loads((teacher.path / "checkpoint.json").read_bytes())["metrics"]["test"]
     name = first["metric"]["name"]
     figures["teacher pytorch-fp32"] = {"name": name, "value": told[name], "n": told["n"]}
@@ -228,4 +286,4 @@ def baseline_rows(path: Path, like: dict[str, Any]) -> list[dict[str, Any]]:
 
 def named(metrics: dict[str, Any]) -> str:
     """What a report's main figure is called."""
-    return "accuracy" if "accuracy" in metrics else "f1"
+    return next((name for name in ("accuracy", "vus_pr") if name in metrics), "f1")

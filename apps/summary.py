@@ -92,15 +92,16 @@ def _rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         if not row["tokenization"]:
             continue
         metric, ratio = row["metric"], row.get("ratio_to")
+        digits = 3 if (row.get("sample") or {}).get("unit") == "points" else 1  # a detector is small and fast
         lines.append(
             (
                 row["entry"],
                 f"{metric['value']:.4f}" if metric else "",
                 str(metric["n"]) if metric else "",
-                f"{row['latency_ms']['p50']:.2f}" if row["latency_ms"] else "not told",
+                f"{row['latency_ms']['p50']:.{digits + 1}f}" if row["latency_ms"] else "not told",
                 f"{row['parity']['agreement']:.1%}" if row["parity"] else "",
                 f"{ratio['speed']:.1f}" if ratio else "",
-                f"{row['size_bytes'] / 1e6:.1f}",
+                f"{row['size_bytes'] / 1e6:.{digits}f}",
             )
         )
     return lines

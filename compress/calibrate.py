@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
 from runtimes.tasks.answer import MAX_QUESTION, STRIDE
 from runtimes.text import Tokenizer, clean, pad
@@ -20,7 +21,8 @@ _FIX = "give rows like those that the model was trained on"
 class Calibration:
     """Texts with labels (indices into the checkpoint's), of which `most` are picked by `seed`.
 
-    For a reader pairs of question and passage, whose labels are not looked at.
+    For a reader pairs of question and passage, for a detector windows float32 (window,) as the graph takes
+    them; their labels are not looked at.
     """
 
     texts: Sequence[Any] = field(repr=False)
@@ -56,12 +58,15 @@ def write_rows(calibration: Calibration, checkpoint: Path, out: Path) -> Path:
     """Pick rows, tokenize them as the checkpoint does, and write them as .npz.
 
     `input_ids`, `attention_mask` and `token_type_ids` int64 (n, L), `labels` int64 (n,). Rows that are longer
-    than the checkpoint reads are left out: their end would be missing. Raises InputError for rows that are
+    than the checkpoint reads are left out: their end would be missing. Of windows `values` float32
+    (n, window) in place of tokens. Raises InputError for rows that are
     too few, empty, all alike or of other labels.
     """
     from trainers.checkpoint import open_checkpoint
 
     opened = open_checkpoint(checkpoint)
+    if opened.task == NUMBERS:
+        return _write_windows(calibration, opened.limits["window"], out)
     classifies = opened.task == "text-classification"
     check_calibration(calibration, len(opened.labels) if classifies else None)
     most = opened.limits["max_tokens"]
@@ -87,6 +92,21 @@ def write_rows(calibration: Calibration, checkpoint: Path, out: Path) -> Path:
     return out
 
 
+def _write_windows(calibration: Calibration, window: int, out: Path) -> Path:
+    count = len(calibration.texts)
+    if min(count, calibration.most) < LEAST:
+        raise InputError(f"calibration: {count} windows, at least {LEAST} are needed; {_FIX}")
+    order = np.random.default_rng(calibration.seed).permutation(count)[: calibration.most]
+    values = [np.asarray(calibration.texts[row], np.float32) for row in order]
+    if any(one.shape != (window,) or not np.isfinite(one).all() for one in values):
+        raise InputError(f"calibration: each row must be a window of {window} finite numbers; {_FIX}")
+    rows = np.stack(values)
+    if (rows == rows[0]).all():
+        raise InputError(f"calibration: all windows are the same; {_FIX}")
+    np.savez(out, allow_pickle=False, labels=np.zeros(len(rows), np.int64), values=rows)
+    return out
+
+
 def _tokens(rows: Sequence[Any], tokenizer: Tokenizer) -> tuple[list[list[int]], list[list[int]] | None]:
     """Ids of texts; ids and types of pairs, each in one piece."""
     if isinstance(rows[0], str):
@@ -105,7 +125,9 @@ def read_rows(path: str) -> dict[str, np.ndarray]:
 
 
 def single_feeds(rows: dict[str, np.ndarray], names: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """One engine input a row, unpadded: each array int64 (1, length)."""
+    """One engine input a row, unpadded: each array int64 (1, length), windows float32 (1, window)."""
+    if "values" in rows:
+        return [{"values": row[None]} for row in rows["values"]]
     names = names or ["input_ids", "attention_mask", "token_type_ids"]
     lengths = rows["attention_mask"].sum(axis=1)
     return [

@@ -33,7 +33,8 @@ def tflite_static_wi8_ai8(source: str, target: str, rows: str) -> dict[str, Any]
 def tflite_full_int8(source: str, target: str, rows: str) -> dict[str, Any]:
     """Every operator in int8, for engines without floating point; token ids stay int32, logits are int8.
 
-    `source` is a graph whose mask is MASKED (see `export.litert.to_tflite`).
+    `source` is a graph whose mask is MASKED (see `export.litert.to_tflite`), or one that reads numbers,
+    which go in as int8 too.
     """
     from ai_edge_quantizer import recipe
 
@@ -56,7 +57,12 @@ def _calibrated(source: str, target: str, recipe: Any, rows: str) -> dict[str, A
 
 
 def signature_rows(source: str, rows: dict[str, np.ndarray]) -> dict[str, Iterable[dict[str, np.ndarray]]]:
-    """Signature → its inputs, int32 (1, length): the rows that fit, and others cut where they are few."""
+    """Signature → its inputs, int32 (1, length): the rows that fit, and others cut where they are few.
+
+    Windows of numbers all fit the one signature that such a graph has.
+    """
+    if "values" in rows:
+        return {"window": [{"args_0": row[None]} for row in rows["values"]]}
     from ai_edge_litert.interpreter import Interpreter
 
     lengths = rows["attention_mask"].sum(axis=1)

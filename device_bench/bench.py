@@ -15,6 +15,7 @@ import numpy as np
 from device_bench import cold, energy, machine, measure, meters, quality, result, sustained
 from device_bench.heat import LIMIT_S, Cooling
 from device_bench.result import HARNESS, key_of
+from runtimes.bundle import NUMBERS
 from runtimes.errors import EdgewiseError, EngineError, InputError
 from runtimes.golden import inputs_of, outputs_of
 
@@ -56,7 +57,7 @@ class _Opened:
     model: Any
     about: dict[str, Any]
     size: int
-    tokenizer_size: int
+    tokenizer_size: int | None
     default: bool | None
     golden: dict[str, np.ndarray] | None
 
@@ -71,12 +72,12 @@ def bench(
 ) -> list[dict[str, Any]]:
     """Measures all entries in one interleaved run on `texts` (batch 1); one row per entry and tokenization.
 
-    `texts` are what the task takes: texts, or (question, passage). The metric is that of the very variant on
-    (texts, labels), label indices or the right answers of each; None leaves it null, unless `metrics` holds
-    what was measured before of that very variant, by the entry's name. The entry on engine "torch", if there
-    is one, is the reference of `ratio_to`. `profile` names the limits under which this process runs
-    (`device_bench.devices.profiles`), if it does. Rows follow `device_bench.rows`. An entry that cannot be
-    measured raises: InputError, BundleError or EngineError, with its name in front.
+    `texts` are what the task takes: texts, (question, passage), or windows. The metric is that of the very
+    variant on (texts, labels), label indices or the right answers of each; None leaves it null, unless
+    `metrics` holds what was measured before of that very variant, by the entry's name. The entry on engine
+    "torch", if there is one, is the reference of `ratio_to`. `profile` names the limits under which this
+    process runs (`device_bench.devices.profiles`), if it does. Rows follow `device_bench.rows`. An entry that
+    cannot be measured raises: InputError, BundleError or EngineError, with its name in front.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     config = effective(config or BenchConfig())
@@ -174,12 +175,14 @@ def _open(name: str, entry: BenchEntry, threads: int) -> _Opened:
         if about["engine"] == "torch":
             weights = [*entry.path.glob("*.safetensors"), *entry.path.glob("*.bin")]
             size = sum(file.stat().st_size for file in weights)
-            return _Opened(model, about, size, (entry.path / "tokenizer.json").stat().st_size, None, None)
+            tokenizer = entry.path / "tokenizer.json"  # a detector has none
+            told = tokenizer.stat().st_size if tokenizer.is_file() else None
+            return _Opened(model, about, size, told, None, None)
         bundle = open_bundle(entry.path)
         variant = bundle.variants[about["variant"]]
         default = bundle.defaults.get("*") == about["variant"]
-        tokenizer = len(bundle.read("tokenizer.json"))
-        return _Opened(model, about, variant["size_bytes"], tokenizer, default, bundle.golden())
+        told = None if bundle.task == NUMBERS else len(bundle.read("tokenizer.json"))
+        return _Opened(model, about, variant["size_bytes"], told, default, bundle.golden())
 
 
 def _check_same_labels(opened: dict[str, _Opened]) -> None:
@@ -205,7 +208,9 @@ def _judge(
     notes = []
     with _named(name):
         if metric is None and labels is None:
-            notes.append("accuracy: the texts have no labels")
+            notes.append(
+                f"accuracy: the {'windows' if one.about['task'] == NUMBERS else 'texts'} have no labels"
+            )
         elif metric is None and labels is not None:
             metric = one.model.metric(texts, quality.finite_outputs(one.model, texts), labels)
         if one.golden is None:
@@ -213,6 +218,9 @@ def _judge(
         else:
             inputs, wanted = inputs_of(one.golden), outputs_of(one.golden)
             parity = quality.parity(one.model, inputs, quality.finite_outputs(one.model, inputs), wanted)
+        if one.about["task"] == NUMBERS:
+            patch = one.model.limits["patch"]
+            notes.append(f"a window is asked about once in {patch} points: a point takes p50 / {patch}")
     return {"metric": metric, "parity": parity, "notes": notes}
 
 

@@ -26,11 +26,14 @@ def measure(request: dict[str, Any]) -> dict[str, float]:
     )
     loaded = time.perf_counter_ns()
     load_mb = peak_rss_mb()
+    from device_bench.quality import from_plain
+
+    texts = from_plain(request["texts"])
     forgotten = _forget_peak()
     resumed = time.perf_counter_ns()
-    model.answers(request["texts"][:1])
+    model.answers(texts[:1])
     answered = time.perf_counter_ns() - (resumed - loaded)
-    for text in request["texts"][1:]:
+    for text in texts[1:]:
         model.answers([text])
     run_mb = peak_rss_mb() if forgotten else rss_mb()
     return {

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from device_bench.quality import size
+from device_bench.quality import plain, size
 from runtimes import errors
 from runtimes.errors import EngineError
 
@@ -49,6 +49,7 @@ def cold_start(
     `request` is what the child reads: path, engine, variant, threads, texts. Raises the child's own
     EdgewiseError with `name` in front, EngineError where the child died or took longer than `timeout` s.
     """
+    request = {**request, "texts": plain(request["texts"])}
     answers = [_run(name, request, command, timeout) for _ in range(repeats)]
     return ColdStart(
         ms=median(answer["cold_start_ms"] for answer in answers),

@@ -32,7 +32,7 @@ def finite_outputs(model: Any, inputs: Sequence[Any]) -> list[np.ndarray]:
 
 def check_truths(inputs: Sequence[Any], truths: Sequence[Any] | None, labels: Sequence[str] | None) -> None:
     """Raises InputError unless each input has one truth: an index into `labels`, where there are any."""
-    if not inputs:
+    if not len(inputs):
         raise InputError("bench: no texts; give a sample to measure on")
     if truths is None:
         return
@@ -46,5 +46,16 @@ def check_truths(inputs: Sequence[Any], truths: Sequence[Any] | None, labels: Se
 
 
 def size(one: Any) -> int:
-    """Characters of an input: a text, or a question and its passage."""
-    return len(one) if isinstance(one, str) else sum(map(len, one))
+    """Characters of an input: a text, or a question and its passage. Points of a window."""
+    return len(one) if isinstance(one, str | np.ndarray) else sum(map(len, one))
+
+
+def plain(inputs: Sequence[Any]) -> list[Any]:
+    """Inputs as JSON takes them: windows as lists of numbers, texts and pairs as they are."""
+    return [one.tolist() if isinstance(one, np.ndarray) else one for one in inputs]
+
+
+def from_plain(inputs: Sequence[Any]) -> list[Any]:
+    """What `plain` told, as the task takes it: float32 windows again."""
+    numbers = bool(inputs) and isinstance(inputs[0], list) and not isinstance((inputs[0] or [""])[0], str)
+    return [np.asarray(one, np.float32) for one in inputs] if numbers else list(inputs)

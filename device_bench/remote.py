@@ -9,6 +9,7 @@ from typing import Any
 
 from device_bench.bench import BenchConfig
 from device_bench.devices import Device
+from device_bench.quality import plain
 from device_bench.rows import check_row
 from runtimes.bundle import MANIFEST, Bundle, manifest_digest
 from runtimes.errors import DeviceError, EngineError
@@ -41,8 +42,8 @@ def bench_on(
         "do": "bench",
         "bundle": device.path(FOLDER),
         "variants": names,
-        "texts": list(texts),
-        "labels": None if labels is None else list(labels),
+        "texts": plain(texts),
+        "labels": None if labels is None else plain(labels),
         "config": asdict(config),
         "profile": profile,
     }
@@ -60,7 +61,7 @@ def answers_on(
 ) -> dict[str, dict[str, Any]]:
     """Variant → {"ids": token ids a row, "outputs": numbers a row, engine, engine_version, …} there."""
     names = _carry(device, bundle, variants)
-    request = {"do": "answers", "bundle": device.path(FOLDER), "variants": names, "texts": list(texts)}
+    request = {"do": "answers", "bundle": device.path(FOLDER), "variants": names, "texts": plain(texts)}
     found = device.run({**request, "threads": threads}, say).get("variants")
     if not isinstance(found, dict) or not found or not set(found) <= set(names):
         raise DeviceError(f"{device.name}: it gave no answers of {', '.join(names)}; try again")
@@ -104,7 +105,7 @@ def compare_on(
     for number, (name, (bundle, variant)) in enumerate(entries.items()):
         _carry(device, bundle, [variant], f"{FOLDER}-{number}")
         asked[name] = (device.path(f"{FOLDER}-{number}"), variant)
-    request = {"do": "compare", "entries": asked, "texts": list(texts)}
+    request = {"do": "compare", "entries": asked, "texts": plain(texts)}
     return dict(device.run({**request, "rounds": rounds, "seconds": seconds}, say)["found"])
 
 

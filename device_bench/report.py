@@ -350,5 +350,7 @@ def _method(rows: list[Row]) -> str:
 def _texts(sample: dict[str, Any]) -> str:
     if not {"n", "chars_p50", "chars_max"} <= sample.keys():
         return ""
-    lengths = f"median {sample['chars_p50']:,}, longest {sample['chars_max']:,} characters"
+    lengths = (
+        f"median {sample['chars_p50']:,}, longest {sample['chars_max']:,} {sample.get('unit', 'characters')}"
+    )
     return f"{sample['n']:,} at their own lengths: {lengths}"

@@ -27,10 +27,15 @@ def key_of(name: str, tokenized: bool) -> str:
     return f"{name} {'with' if tokenized else 'without'} tokenization"
 
 
-def sample(inputs: Sequence[Any]) -> dict[str, int]:
-    """The `sample` block: how many inputs, and how long."""
+def sample(inputs: Sequence[Any]) -> dict[str, Any]:
+    """The `sample` block: how many inputs, and how long (of windows in points)."""
     lengths = [size(one) for one in inputs]
-    return {"n": len(inputs), "chars_p50": int(np.median(lengths)), "chars_max": max(lengths)}
+    found: dict[str, Any] = {
+        "n": len(inputs),
+        "chars_p50": int(np.median(lengths)),
+        "chars_max": max(lengths),
+    }
+    return {**found, "unit": "points"} if isinstance(inputs[0], np.ndarray) else found
 
 
 def ratio(

@@ -61,7 +61,10 @@ _LISTS: dict[tuple[str, str], dict[str, tuple[type, ...]]] = {
     ("device", "core_types"): {"part": _TEXT, "cores": (int,), "max_mhz": _NUMBER},
 }  # fmt: skip
 # Not on every device's rows.
-_MORE: dict[str, dict[str, tuple[type, ...]]] = {"device": {"throttled": _TEXT, "core_types": (list,)}}
+_MORE: dict[str, dict[str, tuple[type, ...]]] = {
+    "device": {"throttled": _TEXT, "core_types": (list,)},
+    "sample": {"unit": _TEXT},  # of the two lengths, where it is not characters
+}
 # Parts of which single values may be null, where the system or the reference does not tell.
 _MAY_BE_NULL = {"device": set(_PARTS["device"]) - {"name"}, "ratio_to": {"size"}}
 _LOWEST = {"device.": -273.15, "parity.": -1.0, "rerun.": -1.0, "sustained.slices.": -273.15}

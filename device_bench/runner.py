@@ -78,26 +78,32 @@ def bench(request: dict[str, Any]) -> dict[str, Any]:
     """`device_bench.bench.bench` on a pushed bundle: {"rows": [...]}."""
     from device_bench.bench import BenchConfig, BenchEntry
     from device_bench.bench import bench as measure
+    from device_bench.quality import from_plain
 
     path = Path(request["bundle"])
     entries = {name: BenchEntry(path, variant=name) for name in request["variants"]}
     config = {**request["config"], "tokenization": tuple(request["config"]["tokenization"])}
     rows = measure(
-        entries, request["texts"], request["labels"], BenchConfig(**config), profile=request.get("profile")
+        entries,
+        from_plain(request["texts"]),
+        request["labels"],
+        BenchConfig(**config),
+        profile=request.get("profile"),
     )
     return {"rows": rows}
 
 
 def answers(request: dict[str, Any]) -> dict[str, Any]:
     """What each variant makes of the texts (or pairs): token ids and outputs a row, for the gate."""
+    from device_bench.quality import from_plain
     from runtimes.load import load
 
-    found = {}
+    found, texts = {}, from_plain(request["texts"])
     for name in request["variants"]:
         print(f"answers: {name}", file=sys.stderr, flush=True)
         model = load(request["bundle"], variant=name, threads=request["threads"])
-        ids = [row.tolist() for row in model.tokens(request["texts"])]
-        outputs = [row.tolist() for row in model.outputs(request["texts"])]
+        ids = [row.tolist() for row in model.tokens(texts)]
+        outputs = [row.tolist() for row in model.outputs(texts)]
         found[name] = {"ids": ids, "outputs": outputs, **model.describe()}
     return {"variants": found}
 
@@ -120,9 +126,10 @@ def ask(request: dict[str, Any]) -> dict[str, Any]:
 def compare(request: dict[str, Any]) -> dict[str, Any]:
     """`device_bench.compare.compare` on variants of several pushed bundles."""
     from device_bench.compare import compare as measure
+    from device_bench.quality import from_plain
 
     entries = {name: (Path(path), variant) for name, (path, variant) in request["entries"].items()}
-    return {"found": measure(entries, request["texts"], request["rounds"], request["seconds"])}
+    return {"found": measure(entries, from_plain(request["texts"]), request["rounds"], request["seconds"])}
 
 
 ACTIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {

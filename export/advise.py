@@ -117,8 +117,10 @@ def _alone(bundle: Bundle, variant: Variant, out: Path) -> Path:
     place = out / variant.file
     place.parent.mkdir(parents=True)
     place.write_bytes(variant.path.read_bytes())
-    (out / "tokenizer.json").write_bytes(bundle.read("tokenizer.json"))
+    beside = ["tokenizer.json"] if "tokenizer.json" in bundle.manifest["files"] else []
+    for file in beside:
+        (out / file).write_bytes(bundle.read(file))
     manifest = {**bundle.manifest, "variants": {variant.name: variant.entry()}}
     manifest["defaults"] = {"*": variant.name, variant.engine: variant.name}
-    seal(out, manifest, [variant.file, "tokenizer.json"])
+    seal(out, manifest, [variant.file, *beside])
     return out

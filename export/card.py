@@ -12,6 +12,8 @@ _LINES = {
     "text-classification": 'answer = model("your text")\nprint(answer.label, answer.score)',
     "question-answering": 'answer = model("your question", "the passage")\n'
     "print(answer.text if answer.found else None, answer.confidence)",
+    "anomaly-detection": "profile = model.fit(values)  # (points, channels) of normal times\n"
+    "scores = model.score(more, profile)\nprint(scores.score > profile.threshold, scores.channels)",
     "feature-extraction": 'vectors = model(["one text", "another"])\nprint(vectors @ vectors.T)',
 }
 _LIMITS = {
@@ -19,6 +21,9 @@ _LIMITS = {
     "whatever the text is about: a low score is the only sign of a text from elsewhere.",
     "question-answering": "Reads a passage in windows of {max_tokens} tokens, and answers with words of the "
     "passage alone: what follows only from several places is not found.",
+    "anomaly-detection": "Sees {window} points of one channel, asked once in {patch} points; at most "
+    "{max_channels} channels. What is slower than a window, or shows only in how channels move together, is "
+    "not seen. It must be fitted on normal points of a series before it can judge it.",
     "feature-extraction": "Reads the first {max_tokens} tokens of a text. Vectors of near texts are near; "
     "that says nothing about whether either is true.",
 }
@@ -47,6 +52,9 @@ def card(manifest: dict[str, Any], parity: dict[str, Any]) -> str:
 
 
 def _task(manifest: dict[str, Any]) -> str:
+    if manifest["task"] == "anomaly-detection":
+        limits = manifest["limits"]
+        return f"{manifest['task']} · windows of {limits['window']} points, forecasts of {limits['patch']}"
     if manifest["task"] != "text-classification":
         return str(manifest["task"])
     return f"{manifest['task']} · {len(manifest['labels'])} labels: {', '.join(manifest['labels'])}"
@@ -69,6 +77,8 @@ def _metrics(metrics: dict[str, Any]) -> str:
     test = metrics.get("test", {})
     if "exact_match" in test:
         return _reader(test)
+    if "vus_pr" in test:
+        return f"VUS-PR {test['vus_pr']:.4f} on injected anomalies (n = {test.get('n', 'unknown')})."
     if "accuracy" not in test:
         return "Not measured."
     return (

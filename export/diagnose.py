@@ -63,8 +63,9 @@ def tensor_errors(bundle: Bundle, name: str, parents: Sequence[Variant] = ()) ->
         paths["want"].write_bytes(parent[1])
         paths["got"].write_bytes(bundle.read(about["file"]))
         golden, inputs = bundle.golden(), Path(folder) / "inputs.npz"
-        rows = np.unique(np.linspace(0, len(golden["texts"]) - 1, _INPUTS).astype(int))
-        np.savez(inputs, **{key: golden[key][rows] for key in ("input_ids", "attention_mask")})
+        keys = ("values",) if "values" in golden else ("input_ids", "attention_mask")
+        rows = np.unique(np.linspace(0, len(golden["labels"]) - 1, _INPUTS).astype(int))
+        np.savez(inputs, **{key: golden[key][rows] for key in keys})
         details = {key: about.get(key) for key in ("inputs", "signatures", "engine")}
         files = {role: str(path) for role, path in paths.items()}
         found = in_child(errors_by_tensor, **files, inputs_at=str(inputs), details=details)

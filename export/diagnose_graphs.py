@@ -24,9 +24,12 @@ _Run = Callable[[_Feeds], dict[str, np.ndarray]]
 
 def errors_by_tensor(want: str, got: str, inputs_at: str, details: dict[str, Any]) -> list[dict[str, Any]]:
     """`want` and `got`: files of the fp32 and the quantized graph. `inputs_at`: .npz with `input_ids` and
-    `attention_mask`, int64 (n, L), padding on the right. Returns name, state and error, in graph order."""
+    `attention_mask`, int64 (n, L), padding on the right, or `values`,
+    float32 (n, window). Returns name, state and error, in graph order."""
     compare = _onnx if details["engine"] == "onnx" else _tflite
     with np.load(inputs_at, allow_pickle=False) as arrays:
+        if "values" in arrays.files:
+            return compare(Path(want), Path(got), list(arrays["values"][:, None]), details)
         ids, mask = arrays["input_ids"], arrays["attention_mask"]
     lengths = mask.sum(axis=1).tolist()
     rows = [ids[row : row + 1, :length] for row, length in enumerate(lengths)]
@@ -76,6 +79,7 @@ def _onnx(want: Path, got: Path, rows: list[np.ndarray], details: dict[str, Any]
     sums = _Sums()
     for ids in rows:
         feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        feeds["values"] = ids
         left, right = (run(feeds) for run in runs)
         for tap in order:
             sums.add(tap, left[tap], right[tap], ids.shape[1], ids.shape[1])
@@ -107,10 +111,11 @@ def _tflite(want: Path, got: Path, rows: list[np.ndarray], details: dict[str, An
     sums = _Sums()
     for ids in (ids for ids in rows if ids.shape[1] <= length):
         count = ids.shape[1]
-        padded = np.zeros((1, length), np.int64)
+        padded = np.zeros((1, length), ids.dtype if ids.dtype.kind == "f" else np.int32)
         padded[:, :count] = ids
-        feeds = {"input_ids": padded, "attention_mask": np.arange(length)[None] < count}
-        named = {arg: feeds[ours].astype(np.int32) for arg, ours in details["inputs"].items()}
+        mask = (np.arange(length)[None] < count).astype(np.int32)
+        feeds = {"input_ids": padded, "attention_mask": mask, "values": padded}
+        named = {arg: feeds[ours] for arg, ours in details["inputs"].items()}
         left.run(named)
         right.run(named)
         for place in taps:

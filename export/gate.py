@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,13 @@ class Sample:
     """Test inputs (texts, or question and passage) with the checkpoint's own outputs, as its task has them.
 
     `truths`: label numbers, or the right answers of each question; None where nothing is right or wrong.
+    `judged`: where the metric is not one of single inputs, the checkpoint's own and what gives a model's.
     """
 
     inputs: list[Any]
     truths: Sequence[Any] | None
     outputs: list[np.ndarray]
+    judged: tuple[dict[str, Any], Callable[[Any], dict[str, Any]]] | None = None
 
 
 def gate(
@@ -101,7 +103,7 @@ def check_answers(bundle: Bundle, answers: dict[str, dict[str, Any]]) -> dict[st
     budget, golden, found = packed_budget(bundle), bundle.golden(), {}
     inputs, model = inputs_of(golden), reference(bundle)
     for name, told in answers.items():
-        ids, outputs = _read_answers(bundle, name, told, len(golden["input_ids"]))
+        ids, outputs = _read_answers(bundle, name, told, tokens_of(golden))
         _require_same_tokens(bundle, name, golden, ids)
         found[name] = {"golden": _compared(model, inputs, outputs_of(golden), outputs)}
         faults = _faults(found[name], budget, exact=bundle.variants[name]["precision"] == "fp32")
@@ -114,11 +116,12 @@ def check_answers(bundle: Bundle, answers: dict[str, dict[str, Any]]) -> dict[st
 
 
 def _read_answers(
-    bundle: Bundle, name: str, told: dict[str, Any], count: int
+    bundle: Bundle, name: str, told: dict[str, Any], wanted: list[np.ndarray]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Token ids and outputs a row as a device told them. Raises GateError for what proves nothing."""
+    count = len(wanted)
     try:
-        ids = [np.asarray(row, np.int64) for row in told["ids"]]
+        ids = [np.asarray(row, wanted[0].dtype) for row in told["ids"]]
         outputs = [np.asarray(row, np.float32) for row in told["outputs"]]
     except (KeyError, TypeError, ValueError, OverflowError):
         ids, outputs = [], []
@@ -181,6 +184,15 @@ def _figures(model: Any, golden: dict[str, np.ndarray], sample: Sample | None) -
 
 def _on_sample(model: Any, outputs: list[np.ndarray], sample: Sample) -> dict[str, Any]:
     figures = _compared(model, sample.inputs, sample.outputs, outputs)
+    if sample.judged is not None:
+        own, judge = sample.judged
+        told = {
+            "name": own["name"],
+            "checkpoint": own["value"],
+            "variant": judge(model)["value"],
+            "n": own["n"],
+        }
+        return {**figures, "metric": told}
     if sample.truths is None:
         return figures
     wanted, got = (model.metric(sample.inputs, rows, sample.truths) for rows in (sample.outputs, outputs))

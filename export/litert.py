@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from export.windows import graph_of, is_detector
+
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -23,6 +25,9 @@ def to_tflite(
     import torch
 
     from runtimes.engines.torch import head_of
+
+    if is_detector(Path(checkpoint)):
+        return _windows_to_tflite(Path(checkpoint), target)
 
     opener, outputs = head_of(Path(checkpoint))
     model = opener.from_pretrained(checkpoint, local_files_only=True).eval()
@@ -50,6 +55,21 @@ def to_tflite(
         "signatures": {str(length): f"tokens_{length}" for length in lengths},
         "inputs": {f"args_{n}": name for n, name in enumerate(INPUTS[: 3 if typed else 2])},
         "output": outputs[0] if len(outputs) == 1 else "logits",
+    }
+
+
+def _windows_to_tflite(checkpoint: Path, target: str) -> dict[str, Any]:
+    """One signature `window`: float32 `args_0` (1, window) → (1, window + patch)."""
+    import litert_torch
+
+    graph, sample = graph_of(checkpoint)
+    litert_torch.signature("window", graph, (sample,)).convert().export(target)
+    window = sample.shape[1]
+    return {
+        "lengths": [window],
+        "signatures": {str(window): "window"},
+        "inputs": {"args_0": "values"},
+        "output": "expected",
     }
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from runtimes.bundle import NUMBERS
 from runtimes.load import TOLD, load
 from trainers.checkpoint import Checkpoint
 
@@ -26,7 +27,8 @@ class Original:
 
 def of_checkpoint(checkpoint: Checkpoint) -> Original:
     """The checkpoint itself, in PyTorch eager fp32."""
-    files = {name: (checkpoint.path / name).read_bytes() for name in ("tokenizer.json", "config.json")}
+    names = ("config.json",) if checkpoint.task == NUMBERS else ("tokenizer.json", "config.json")
+    files = {name: (checkpoint.path / name).read_bytes() for name in names}
     keys = ("data", "metrics", "seed", "lineage", *TOLD)
     meta = {key: checkpoint.meta[key] for key in keys if key in checkpoint.meta}
     model = load(checkpoint.path, threads=None)

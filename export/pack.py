@@ -15,9 +15,10 @@ import numpy as np
 from export.advise import Makings
 from export.card import card
 from export.gate import Budget, Sample, gate
+from export.judge import series_sample
 from export.original import Original, of_checkpoint
 from export.variant import Variant
-from runtimes.bundle import SCHEMA, Bundle, open_bundle, seal
+from runtimes.bundle import NUMBERS, SCHEMA, Bundle, open_bundle, seal
 from runtimes.errors import InputError
 from runtimes.files import write_atomic, writing
 from runtimes.golden import golden_bytes
@@ -26,6 +27,7 @@ from trainers.checkpoint import Checkpoint
 from trainers.data import Dataset
 from trainers.examples import examples
 from trainers.files import write_json
+from trainers.series_data import SeriesData
 from trainers.squad import QuestionSet
 
 GOLDEN = 28
@@ -45,7 +47,7 @@ class Packed:
 def pack(
     checkpoint: Checkpoint | Original,
     variants: Sequence[Variant],
-    dataset: Dataset | QuestionSet,
+    dataset: Dataset | QuestionSet | SeriesData,
     out: Path,
     name: str,
     budget: Budget,
@@ -59,9 +61,11 @@ def pack(
     """
     if not variants:
         raise InputError("export.variants is empty; name at least one, such as onnx-int8")
-    test = dataset.splits["test"]
     original = of_checkpoint(checkpoint) if isinstance(checkpoint, Checkpoint) else checkpoint
-    sample = _sample(test, budget.samples, original.model)
+    if isinstance(dataset, SeriesData):
+        sample = series_sample(dataset, budget.samples, original.model)
+    else:
+        sample = _sample(dataset.splits["test"], budget.samples, original.model)
     with writing(out) as folder:
         files = list(original.files)
         for file, data in original.files.items():
@@ -171,6 +175,12 @@ def _manifest(name: str, original: Original, variants: Sequence[Variant]) -> dic
 
 def _signature(original: Original) -> dict[str, Any]:
     """What goes into every variant, and what the task makes of what comes out."""
+    if original.task == NUMBERS:
+        window, patch = original.limits["window"], original.limits["patch"]
+        return {
+            "inputs": {"values": {"dtype": "float32", "shape": ["batch", window]}},
+            "outputs": {"expected": {"dtype": "float32", "shape": ["batch", window + patch]}},
+        }
     shapes: dict[str, list[Any]] = {
         "text-classification": ["batch", len(original.labels)],
         "question-answering": ["batch", "length", 2],
@@ -206,7 +216,7 @@ def _golden(sample: Sample, original: Original) -> bytes:
     """
     model, rows = original.model, _spread(sample, original.model)
     inputs, labels = [sample.inputs[row] for row in rows], [_label(sample, row) for row in rows]
-    for text in EDGE_CASES:
+    for text in [] if original.task == NUMBERS else EDGE_CASES:
         one = (EDGE_QUESTION, text) if isinstance(inputs[0], tuple) else text
         if _sure(model, one):
             inputs.append(one)
@@ -239,4 +249,4 @@ def _spread(sample: Sample, reference: Any) -> list[int]:
 
 
 def _length(one: Any) -> int:
-    return len(one) if isinstance(one, str) else sum(map(len, one))
+    return len(one) if isinstance(one, str | np.ndarray) else sum(map(len, one))

@@ -14,6 +14,7 @@ from export.header import write_header
 from export.litert import to_tflite
 from export.onnx import to_onnx
 from export.variant import CALIBRATED, KNOWN, Variant, about
+from export.windows import border_of, is_detector
 from runtimes.errors import InputError
 from runtimes.files import writing
 
@@ -102,7 +103,10 @@ def _make(
             graph, before = parent / KNOWN[source][3], open_variant(source, parent).details
         more = in_child(_QUANTIZE[name], source=str(graph.resolve()), target=target, **rows)
     if name == "tflite-full_int8":
-        write_header(Path(target))
+        detector = is_detector(checkpoint)
+        write_header(Path(target), in_child(border_of, model=target) if detector else None)
+    if name == "onnx-int8" and is_detector(checkpoint):
+        before = {**before, "single": True}  # a series must score the same as a stream and as a whole
     return {**before, **(more or {})}
 
 

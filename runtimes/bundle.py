@@ -29,9 +29,12 @@ MAX_FILES = 1_000
 MAX_BYTES = 4 << 30
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_TOKENS = 1 << 16
+MAX_WINDOW = 1 << 16  # points
 ENGINES = ("onnx", "litert", "executorch")
-GOLDEN = ("texts", "labels", "input_ids", "attention_mask")
-OUTPUTS = ("logits", "sentence_embedding")
+# The task whose inputs are windows of numbers: it has no tokenizer.
+NUMBERS = "anomaly-detection"
+GOLDEN = ("texts", "values", "labels", "input_ids", "attention_mask")
+OUTPUTS = ("logits", "sentence_embedding", "expected")
 _NAME = re.compile(r"[A-Za-z0-9_.@+-]+(/[A-Za-z0-9_.@+-]+)*")
 
 # What bundle.json must hold: key → type.
@@ -53,7 +56,14 @@ _KEYS_PARTS: dict[str, type] = {
     "parts": dict,
 }
 _VARIANT_KEYS: dict[str, type] = {"engine": str, "precision": str, "file": str, "size_bytes": int}
-_LIMITS = (("max_tokens", 4, MAX_TOKENS), ("max_chars", 1, 10_000_000), ("max_batch", 1, 10_000_000))
+_MAX_BATCH = ("max_batch", 1, 10_000_000)
+_LIMITS = (("max_tokens", 4, MAX_TOKENS), ("max_chars", 1, 10_000_000), _MAX_BATCH)
+_LIMITS_NUMBERS = (
+    ("window", 2, MAX_WINDOW),
+    ("patch", 1, MAX_WINDOW),
+    ("max_channels", 1, 100_000),
+    _MAX_BATCH,
+)
 
 
 @dataclass(frozen=True)
@@ -129,12 +139,15 @@ class Bundle:
         `texts` unicode (n,), or (n, 2) pairs of question and passage; `labels` (n,) int64, -1 where there is
         none. One row for each text, of pairs one for each window, in their order: `input_ids` and
         `attention_mask` (rows, L) int64, and float32 `logits` (rows, labels), of readers (rows, L, 2), or
-        `sentence_embedding` (rows, dimensions).
+        `sentence_embedding` (rows, dimensions). Of detectors float32 `values` (n, window), in place of texts
+        and tokens, and `expected` (n, window + patch).
         """
+        from runtimes.golden import check_golden
+
         try:
             with np.load(io.BytesIO(self.read("golden.npz")), allow_pickle=False) as arrays:
                 golden = {name: arrays[name] for name in (*GOLDEN, *OUTPUTS) if name in arrays.files}
-            _check_golden(golden, len(self.labels))
+            check_golden(golden, self.manifest)
         except BundleError:
             raise
         except Exception:  # numpy raises whatever its parsers meet, and advises to unpickle
@@ -315,36 +328,13 @@ def _check_rest(path: Path, manifest: dict[str, Any]) -> None:
     labels = manifest["labels"]
     if not all(isinstance(label, str) and label.isprintable() for label in labels):
         raise BundleError(f"{path}: {MANIFEST}: labels must be printable strings; pack the bundle again")
-    if len(set(labels)) != len(labels) or len(labels) < 1:
+    numbers = manifest["task"] == NUMBERS
+    if len(set(labels)) != len(labels) or (not labels and not numbers):
         raise BundleError(f"{path}: {MANIFEST}: labels must be different strings; pack the bundle again")
-    for key, least, most in _LIMITS:
+    for key, least, most in _LIMITS_NUMBERS if numbers else _LIMITS:
         limit = manifest["limits"].get(key)
         if type(limit) is not int or not least <= limit <= most:
             raise BundleError(f"{path}: {MANIFEST}: limits.{key} must be an integer from {least} to {most}")
-
-
-def _check_golden(golden: dict[str, np.ndarray], labels: int) -> None:
-    """Raises ValueError unless the arrays are of one set of inputs."""
-    texts, (rows, length) = golden["texts"], golden["input_ids"].shape
-    count = len(texts)
-    pairs = texts.ndim == 2
-    if texts.dtype.kind != "U" or texts.shape not in ((count,), (count, 2)) or not count:
-        raise ValueError("texts, or pairs of them, are expected")
-    if rows < count or (rows > count and not pairs) or len(golden.keys() & set(OUTPUTS)) != 1:
-        raise ValueError(f"{rows} rows for {count} texts")
-    output = next(golden[name] for name in OUTPUTS if name in golden)
-    shapes = {"labels": (count,), "attention_mask": (rows, length)}
-    if pairs:
-        shapes["logits"] = (rows, length, 2)
-    elif "logits" in golden:
-        shapes["logits"] = (rows, labels)
-    for name, shape in shapes.items():
-        if golden[name].shape != shape:
-            raise ValueError(f"{name} has shape {golden[name].shape}, not {shape}")
-    if len(output) != rows or output.ndim < 2 or not np.isfinite(output).all():
-        raise ValueError("finite outputs are expected")
-    if (golden["attention_mask"].sum(axis=1) < 1).any():
-        raise ValueError("a text without tokens")
 
 
 def is_safe_name(name: str) -> bool:

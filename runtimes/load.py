@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from runtimes import engines
-from runtimes.bundle import Bundle, open_bundle
+from runtimes.bundle import NUMBERS, Bundle, open_bundle
 from runtimes.errors import BundleError, EngineError
 from runtimes.text import Tokenizer
 
-# Task → module with `open(session, tokenizer, labels, limits, about)`.
+# Task → module with `open(session, tokenizer, labels, limits, about)`; of numbers the tokenizer is None.
 TASKS = {
     "text-classification": "runtimes.tasks.classify",
     "question-answering": "runtimes.tasks.answer",
     "feature-extraction": "runtimes.tasks.embed",
+    NUMBERS: "runtimes.tasks.detect",
 }
 # Task of several models → module with `open_parts(bundle, models by role)`.
 SEVERAL = {"answers": "runtimes.collection"}
@@ -86,7 +87,9 @@ def reference(bundle: Bundle) -> Any:
 
 
 def _with_session(bundle: Bundle, session: Any, told: dict[str, Any]) -> Any:
-    tokenizer = Tokenizer.from_bytes(bundle.read("tokenizer.json"), bundle.limits["max_tokens"])
+    tokenizer: Any = None
+    if bundle.task != NUMBERS:
+        tokenizer = Tokenizer.from_bytes(bundle.read("tokenizer.json"), bundle.limits["max_tokens"])
     about = {"bundle": bundle.name, "task": bundle.task, **told}
     about |= {key: bundle.manifest[key] for key in TOLD if key in bundle.manifest}
     return task_module(bundle.task).open(session, tokenizer, bundle.labels, bundle.limits, about)
@@ -134,7 +137,9 @@ def _open_checkpoint(path: Path, engine: str | None, variant: str | None, how: d
     try:
         meta = json.loads((path / CHECKPOINT).read_bytes())
         task, labels, limits = meta["task"], meta["labels"], meta["limits"]
-        tokenizer = Tokenizer.from_bytes((path / "tokenizer.json").read_bytes(), limits["max_tokens"])
+        tokenizer: Any = None
+        if task != NUMBERS:
+            tokenizer = Tokenizer.from_bytes((path / "tokenizer.json").read_bytes(), limits["max_tokens"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path}: damaged checkpoint ({error!r}); train it again") from None
     session = engines.module("torch").open(path, variant={}, **how)

@@ -206,3 +206,22 @@ def tiny_answers(answer_parts, tiny_collection, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("answers") / "tiny.bundle"
     return pack_collection(tiny_collection, **answer_parts, questions=QUESTIONS, out=out).path
+
+
+@pytest.fixture(scope="session")
+def tiny_monitor(tmp_path_factory):
+    """A tiny detector's build by the command line: tiny.toml, tiny.csv, runs/tiny/tiny.bundle."""
+    from tiny_monitor import write_recipe
+
+    from apps.cli.main import run
+
+    folder = tmp_path_factory.mktemp("monitor")
+    recipe = write_recipe(folder)
+    assert run(["build", str(recipe), "--runs", str(folder / "runs")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def detector_bundle(tiny_monitor):
+    """That build's bundle. Copy it before you change it."""
+    return tiny_monitor / "runs" / "tiny" / "tiny.bundle"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
 from trainers.files import digest_files, read_json, write_json
 
@@ -11,6 +12,7 @@ SCHEMA = 1
 MANIFEST = "checkpoint.json"
 _KEYS = ("schema", "task", "labels", "limits", "data", "metrics", "seed", "lineage", "digest")
 _LIMITS = ("max_tokens", "max_chars", "max_batch")
+_LIMITS_NUMBERS = ("window", "patch", "max_channels", "max_batch")
 _FILES = ("*.safetensors", "*.json", "*.txt")
 
 
@@ -68,8 +70,9 @@ def _check_meta(manifest: Path, meta: dict[str, Any]) -> None:
     labels, limits = meta["labels"], meta["limits"]
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise InputError(f"{manifest}: labels is not a list of names; make the checkpoint again")
-    if not isinstance(limits, dict) or not all(type(limits.get(k)) is int and limits[k] > 0 for k in _LIMITS):
-        raise InputError(f"{manifest}: limits needs {', '.join(_LIMITS)}; make the checkpoint again")
+    keys = _LIMITS_NUMBERS if meta["task"] == NUMBERS else _LIMITS
+    if not isinstance(limits, dict) or not all(type(limits.get(k)) is int and limits[k] > 0 for k in keys):
+        raise InputError(f"{manifest}: limits needs {', '.join(keys)}; make the checkpoint again")
 
 
 def seal(path: Path, meta: dict[str, Any]) -> Checkpoint:

@@ -210,6 +210,8 @@ def _check_overlap(files: dict[str, Path], named: dict[str, tuple[list[str], lis
 def _from_index(source: Source) -> Dataset:
     entry = index_entry(source.name, "data")
     assert entry is not None
+    if "splits" not in entry:
+        raise InputError(f"{source.name}: holds a series, not labelled texts; see trainers/series_sets.py")
     named = {split: _read_tab(source.path / file) for split, file in entry["splits"].items()}
     raw = _label_names(label for labels, _ in named.values() for label in labels)
     index = {name: i for i, name in enumerate(raw)}

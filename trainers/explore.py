@@ -25,7 +25,7 @@ _WORD = re.compile(r"[^\W\d_]\w+(?:['’]\w+)?")
 _COLOURS = {"train": "#2563a8", "validation": "#c9801e", "test": "#3d8b5f"}
 _MAX_CLASSES = 60
 _MAX_WORD_PLOTS = 20
-_STYLE = """
+STYLE = """
 body{margin:0 auto;max-width:46rem;padding:1rem;font:16px/1.5 system-ui,sans-serif;color:#1d2733}
 h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.15rem;margin:2rem 0 .4rem}p{margin:.4rem 0}
 .muted{color:#5b6875}svg{width:100%;max-width:36rem;height:auto;display:block}table{border-collapse:collapse;width:100%}
@@ -57,7 +57,7 @@ def explore(dataset: Dataset, out_html: Path, tokenizer: Any = None) -> Path:
     head = (
         '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
     )
-    title = f"<title>{html.escape(dataset.name)}</title><style>{_STYLE}</style>"
+    title = f"<title>{html.escape(dataset.name)}</title><style>{STYLE}</style>"
     out_html.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out_html, (head + title + "\n".join(parts) + "</html>\n").encode("utf-8"))
     return out_html
@@ -70,7 +70,8 @@ def _lengths(split: Split, tokenizer: Any) -> np.ndarray:
     return np.array([len(ids) for block in blocks for ids in tokenizer.encode(block)])
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """The figure as an <svg> element, the same bytes for the same drawing."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = buffer.getvalue()
@@ -81,14 +82,16 @@ def _legend(axes: Any) -> None:
     axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1.05))
 
 
-def _clean_axes(axes: Any, grid: str = "x") -> None:
+def clean_axes(axes: Any, grid: str = "x") -> None:
+    """Two spines and a faint grid along one axis."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.grid(axis=grid, color="#e3e8ed")
     axes.set_axisbelow(True)
 
 
-def _table(head: list[str], rows: list[list[Any]]) -> str:
+def table(head: list[str], rows: list[list[Any]]) -> str:
+    """An HTML table; the cells are HTML already."""
     lines = ["<tr>" + "".join(f"<th>{cell}" for cell in head) + "</tr>"]
     lines += ["<tr>" + "".join(f"<td>{cell}" for cell in row) + "</tr>" for row in rows]
     return f"<table>{''.join(lines)}</table>"
@@ -107,7 +110,7 @@ def _rows_table(splits: dict[str, Split]) -> str:
         columns.append([len(split), empty, twice, sum(count > 1 for count in labelled.values()), overlap])
     names = ["rows", "empty", "repeated", "texts with two labels", "also in train"]
     rows = [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]
-    return _table(["after cleaning", *splits], rows)
+    return table(["after cleaning", *splits], rows)
 
 
 def _short(name: str, width: int = 22) -> str:
@@ -133,9 +136,9 @@ def _classes_plot(names: list[str], splits: dict[str, Split]) -> str:
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_xlabel("rows (the figure beside the bar: train)")
     _legend(axes)
-    _clean_axes(axes)
+    clean_axes(axes)
     rest = f"<p class=muted>{len(order) - len(shown)} smaller classes are not shown.</p>"
-    return _svg(figure) + (rest if len(order) > len(shown) else "")
+    return svg(figure) + (rest if len(order) > len(shown) else "")
 
 
 def _lengths_plot(lengths: dict[str, np.ndarray], unit: str) -> str:
@@ -163,18 +166,18 @@ def _lengths_plot(lengths: dict[str, np.ndarray], unit: str) -> str:
     axes.set_xlabel(f"{unit} in a text (longer ones in the last bar)")
     axes.set_ylabel("% of rows")
     _legend(axes)
-    _clean_axes(axes, "y")
-    return _svg(figure)
+    clean_axes(axes, "y")
+    return svg(figure)
 
 
 def _length_advice(train: np.ndarray, unit: str) -> str:
     shares = (0.5, 0.9, 0.95, 0.99, 1.0)
     rows = [[f"{share:.0%}", int(np.quantile(train, share))] for share in shares]
-    table = _table(["of the train rows have at most", unit], rows)
+    shares_table = table(["of the train rows have at most", unit], rows)
     # Words count about 1.3 tokens each in English, and two special tokens come on top.
     wanted = np.quantile(train, 0.95) * (1 if unit == "tokens" else 1.3) + (0 if unit == "tokens" else 2)
     advice = min(512, max(16, 16 * math.ceil(wanted / 16)))
-    return f"{table}<p>A <b>max_tokens of {advice}</b> keeps about 95% of the train texts whole.</p>"
+    return f"{shares_table}<p>A <b>max_tokens of {advice}</b> keeps about 95% of the train texts whole.</p>"
 
 
 def telling_words(split: Split, classes: int, top: int = 10) -> list[list[tuple[str, float]]]:
@@ -218,5 +221,5 @@ def _words_plot(name: str, words: list[tuple[str, float]]) -> str:
     axes.tick_params(axis="x", labelsize=8)
     axes.invert_yaxis()
     axes.set_title(_short(name, 32), fontsize=10, loc="left")
-    _clean_axes(axes)
-    return f"<div>{_svg(figure)}</div>"
+    clean_axes(axes)
+    return f"<div>{svg(figure)}</div>"

@@ -6,10 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Body, Depends, FastAPI
 from fastapi.responses import PlainTextResponse
 
-from apps.answers.door import bearer, needs
-from apps.answers.errors import errors, example
-from apps.answers.keys import Key
-from apps.answers.metrics import TYPE
 from apps.answers.models import Ask
 from apps.answers.schemas import (
     ANSWER_EXAMPLE,
@@ -20,6 +16,10 @@ from apps.answers.schemas import (
     HealthReply,
     ask_reply,
 )
+from apps.web.callers import bearer, needs
+from apps.web.errors import errors, example
+from apps.web.keys import Key
+from apps.web.metrics import TYPE
 from apps.web.replies import Refused
 from runtimes.ask import check_question
 from runtimes.errors import InputError

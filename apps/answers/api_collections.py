@@ -5,9 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, FastAPI, Path
 from starlette.concurrency import run_in_threadpool
 
-from apps.answers.door import bearer, needs
-from apps.answers.errors import errors, example
-from apps.answers.keys import Key
 from apps.answers.schemas import (
     COLLECTIONS_EXAMPLE,
     CollectionReply,
@@ -15,6 +12,9 @@ from apps.answers.schemas import (
     CollectionsReply,
     DeletedReply,
 )
+from apps.web.callers import bearer, needs
+from apps.web.errors import errors, example
+from apps.web.keys import Key
 from apps.web.replies import Refused
 from runtimes.errors import InputError
 
@@ -88,6 +88,6 @@ def told(service: "Service", name: str) -> dict[str, Any] | None:
 
 def clipped(name: str) -> str:
     """A name that may be none, bounded, for the audit."""
-    from apps.answers.keys import COLLECTION
+    from apps.web.keys import COLLECTION
 
     return name if COLLECTION.fullmatch(name) else "?"

@@ -10,9 +10,6 @@ from fastapi import Depends, FastAPI, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 
 from apps.answers.documents import check_id, check_metadata
-from apps.answers.door import bearer, needs
-from apps.answers.errors import errors, example
-from apps.answers.keys import Key
 from apps.answers.schemas import (
     DOCUMENT_EXAMPLE,
     JOB_EXAMPLE,
@@ -25,6 +22,9 @@ from apps.answers.schemas import (
 from apps.answers.shelf import FIRST
 from apps.answers.store import Entry, Store
 from apps.answers.uploads import Job, Received, forget, received
+from apps.web.callers import bearer, needs
+from apps.web.errors import errors, example
+from apps.web.keys import Key
 from apps.web.replies import Refused, clip
 from runtimes.errors import InputError
 

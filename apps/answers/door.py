@@ -1,26 +1,13 @@
 """What lets a request in: the key and its rate, the type and size of the body, and no foreign page."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-from urllib.parse import urlsplit
-
-from fastapi import Depends, Request
-from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
-from apps.answers.keys import NOBODY, Key, Keys, Role
 from apps.web import guard
-from apps.web.guard import (
-    bounded_body,
-    check_rate,
-    check_type,
-    given_key,
-    whole_body,
-    wrong_key,
-)
-from apps.web.rate import RateLimit, client_name
-from apps.web.replies import Refused
+from apps.web.callers import check_caller, check_origin
+from apps.web.guard import bounded_body, check_type, whole_body
+from apps.web.keys import Keys
+from apps.web.rate import RateLimit
 
 OPEN = {"", "page", "look", "docs", "openapi.json", "health"}  # first parts of paths that need no key
 KNOWN = {"/ask", "/documents", "/collections", "/jobs", "/metrics"}
@@ -49,43 +36,3 @@ def door(keys: Keys, limiter: RateLimit, max_upload_bytes: int) -> guard.Admit:
         return await whole_body(headers, receive, MAX_JSON_BYTES)
 
     return admit
-
-
-def check_caller(headers: Headers, client: tuple[str, int] | None, keys: Keys, limiter: RateLimit) -> Key:
-    """The key. Each is counted for itself, wrong ones by address. Raises Refused: 401, 429."""
-    text = given_key(headers.get("authorization"))
-    key = keys.find(text) if text else None
-    if key is not None:
-        check_rate(limiter, f"key {key.id}", key.per_minute)
-        return key
-    check_rate(limiter, client_name(client[0] if client else None))
-    if keys.needed():
-        raise wrong_key()
-    return NOBODY
-
-
-def check_origin(headers: Headers) -> None:
-    """A page of another site may not write here: where no key is asked for, its form would be let in.
-
-    Raises Refused (403).
-    """
-    origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-        raise Refused(403, "a page of another site may not write here; use the page of this service")
-
-
-def needs(role: Role) -> Callable[[Request], Awaitable[Key]]:
-    """A dependency: the caller's key, where it has at least that role. Raises Refused (403)."""
-
-    async def check(request: Request) -> Key:
-        key: Key = request.state.key
-        if not key.may(role):
-            raise Refused(403, f"this key may {key.role}, and {role} is needed; ask for such a key")
-        return key
-
-    return check
-
-
-def bearer() -> list[Any]:
-    """Says in the OpenAPI document that a key is sent; the door checks it."""
-    return [Depends(HTTPBearer(auto_error=False))]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from apps.answers.audit import Outcome
 from apps.answers.documents import Parsed
 from apps.answers.parse import parse
 from apps.answers.passages import cut
 from apps.answers.uploads import Job, State
+from apps.web.audit import Outcome
 from apps.web.guard import where_it_broke
 from apps.web.replies import Refused
 

@@ -30,9 +30,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from apps.answers.keys import Keys
 from apps.answers.models import open_models
 from apps.answers.service import AnswersConfig, serve
+from apps.web.keys import Keys
 from runtimes.errors import EdgewiseError, InputError
 
 TOGETHER = AnswersConfig.batch

@@ -1,6 +1,5 @@
 """The two models behind the service, and how many questions are answered by one call of each."""
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from apps.answers.shelf import Shelf
+from apps.web.identity import digest_of
 from runtimes.ask import Answered, Asker, Hit
-from runtimes.bundle import open_bundle
 from runtimes.confidence import Calibration
 from runtimes.errors import InputError
-from runtimes.load import CHECKPOINT, load
+from runtimes.load import load
 from runtimes.tasks.answer import Reader
 from runtimes.tasks.embed import Embedder
 
@@ -92,10 +91,3 @@ def open_models(
         if not isinstance(model, kind):
             raise InputError(f"{path}: is no {kind.__name__.lower()}; give the bundle of one")
     return Models(found[0], found[1], digest_of(embedder), calibration)
-
-
-def digest_of(path: Path) -> str:
-    """What names a model by its content."""
-    if (path / CHECKPOINT).is_file():
-        return hashlib.sha256((path / CHECKPOINT).read_bytes()).hexdigest()
-    return str(open_bundle(path).manifest["sha256"])

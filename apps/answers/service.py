@@ -2,40 +2,48 @@
 
 import asyncio
 import contextlib
-import fcntl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.answers import api_ask, api_collections, api_documents
-from apps.answers.audit import Audit
 from apps.answers.batcher import Batcher
 from apps.answers.door import KNOWN, door
 from apps.answers.indexing import Indexing
-from apps.answers.keys import Keys
-from apps.answers.metrics import Metrics
 from apps.answers.models import Ask, Models
 from apps.answers.shelf import Shelf
 from apps.answers.store import SqliteStore
 from apps.answers.uploads import Uploads
+from apps.web.audit import Audit
 from apps.web.config import check_bind
-from apps.web.guard import guarded, logged_path
+from apps.web.folder import hold
+from apps.web.guard import guarded
+from apps.web.keys import Keys
 from apps.web.listening import listen, run
+from apps.web.metrics import SECONDS, Metrics, counted
 from apps.web.rate import RateLimit
 from apps.web.reference import reference
 from apps.web.replies import Wants, add_error_handlers
 from runtimes.ask import Answered
 from runtimes.errors import InputError
 
+COUNTERS = {
+    "requests": "Requests by route and status.",
+    "questions": "Questions by outcome.",
+    "uploads": "Uploaded documents by outcome.",
+}
+HISTOGRAMS = {
+    "question_seconds": ("Seconds from a question's arrival to its answer.", SECONDS),
+    "batch_questions": ("Questions that one call of the models answered.", (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)),
+    "upload_seconds": ("Seconds from an upload's turn to its end.", SECONDS),
+}
 RECEIVING = 8  # uploads that arrive at the same time
 PAGE = Path(__file__).parent / "page"
 LOOK = Path(__file__).parents[1] / "web" / "page"  # style sheet, icon and helpers of all pages
@@ -74,9 +82,9 @@ class Service:
         self.folder, self.models, self.config = folder, models, config
         self.started = time.monotonic()
         self.closing = threading.Event()
-        self.metrics, self.indexing = Metrics(), Indexing(self)
+        self.metrics, self.indexing = Metrics(COUNTERS, HISTOGRAMS), Indexing(self)
         with contextlib.ExitStack() as opened:
-            opened.enter_context(_lock(folder))
+            opened.enter_context(hold(folder))
             self.keys = opened.enter_context(contextlib.closing(Keys(folder)))
             self.audit = opened.enter_context(contextlib.closing(Audit(folder)))
             self.shelf = opened.enter_context(contextlib.closing(Shelf(folder, self._store, models.digest)))
@@ -137,7 +145,7 @@ def create_app(
     app.state.service = service
     admit = door(service.keys, RateLimit(config.per_minute, clock), config.max_upload_bytes)
     app.add_middleware(guarded, host=config.host, admit=admit, known=KNOWN)
-    app.add_middleware(_counted, metrics=service.metrics)  # outermost: what is refused counts too
+    app.add_middleware(counted, metrics=service.metrics, known=KNOWN)  # outermost: what is refused counts too
     add_error_handlers(app, WANTS)
     for part in (api_ask, api_documents, api_collections):
         part.add(app, service)
@@ -178,30 +186,3 @@ def serve(folder: Path, models: Models, config: AnswersConfig | None = None) -> 
     app = create_app(folder, models, config)
     models.reader("Is this the first question?", "The first answer is the slowest.")  # so it is nobody's
     run(app, listener, config.host)
-
-
-def _counted(app: ASGIApp, metrics: Metrics) -> ASGIApp:
-    """Counts all answers by the route's own path: never by what was asked for."""
-
-    async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        async def counting(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                metrics.add("requests", path=logged_path(scope, KNOWN), status=str(message["status"]))
-            await send(message)
-
-        await app(scope, receive, counting if scope["type"] == "http" else send)
-
-    return call
-
-
-def _lock(folder: Path) -> TextIO:
-    """An open file that holds the folder. Raises InputError where another process holds it."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        line = f"{folder}: another service works on this folder; stop it, or name another folder"
-        raise InputError(line) from None
-    return file

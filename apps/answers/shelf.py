@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from apps.answers.keys import COLLECTION, Key, check_collection
 from apps.answers.store import Store
+from apps.web.keys import COLLECTION, Key, check_collection
 from apps.web.replies import Refused, clip
 
 FOLDER = "collections"

@@ -9,22 +9,25 @@ from runtimes.errors import InputError
 
 
 def keys(
-    documents: Annotated[Path, typer.Argument(help="The folder that `edgewise serve --documents` has.")],
+    documents: Annotated[
+        Path, typer.Argument(help="The folder of `edgewise serve`: --documents or --series.")
+    ],
     make: Annotated[str | None, typer.Option(help="Make a key with this name: who uses it.")] = None,
     role: Annotated[str, typer.Option(help="With --make: read, write or admin.")] = "read",
     collection: Annotated[
-        list[str] | None, typer.Option(help="With --make: bind it to this one; repeat for several.")
+        list[str] | None,
+        typer.Option(help="With --make: bind it to this one (or series); repeat for several."),
     ] = None,
     rate: Annotated[int | None, typer.Option(help="With --make: its own requests a minute.")] = None,
     revoke: Annotated[str | None, typer.Option(help="Revoke the key with this id.")] = None,
     json: Json = False,
 ) -> None:
-    """Make, revoke or list the API keys of a folder of documents.
+    """Make, revoke or list the API keys of a folder of documents or series.
 
     A key is printed once, when it is made; only its hash is kept. As soon as one was made, the service asks
     for a key. What is revoked opens nothing from the next request on; no restart is needed.
     """
-    from apps.answers.keys import FILE, Keys
+    from apps.web.keys import FILE, Keys
 
     if make is not None and revoke is not None:
         raise InputError("--make and --revoke are two commands; give one")

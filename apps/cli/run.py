@@ -1,5 +1,6 @@
 import sys
 from dataclasses import asdict
+from json import dumps as to_json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,19 @@ def run(
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Which words spoke for the label.")] = False,
     top_k: Annotated[int, typer.Option(help="How many labels to print.", min=1)] = 3,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="With a detector: watch points, one a line from stdin.")
+    ] = False,
+    file: Annotated[Path | None, typer.Option(help="With --stream: a CSV or JSON-lines file.")] = None,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="With --stream: this machine's own load, once a second.")
+    ] = False,
+    learn: Annotated[
+        int, typer.Option(help="With --stream: points that it takes for normal, at the start.")
+    ] = 2_000,
+    state: Annotated[
+        Path | None, typer.Option(help="With --stream: a file to go on from after a restart.")
+    ] = None,
     engine: Engine = None,
     variant: VariantName = None,
     threads: Threads = 1,
@@ -28,11 +42,15 @@ def run(
     """Answer texts with a bundle, on the engine that is here.
 
     Questions with the bundle of a collection, or with a reader and a --passage; two or more texts with an
-    embedder, which tells how near they are.
+    embedder, which tells how near they are. With a detector --stream, which watches one series for ever.
     """
     from apps.cli import asking
+    from runtimes.bundle import NUMBERS
     from runtimes.load import load
 
+    if stream or file is not None or machine or state is not None:
+        _stream(bundle, stream, file, machine, learn, state, (engine, variant, threads), json)
+        return
     wanted = texts or _lines()
     model = load(bundle, engine=engine, variant=variant, threads=threads)
     task = model.describe()["task"]
@@ -45,6 +63,8 @@ def run(
     if task == "answers":
         asking.tell(model, wanted, json)
         return
+    if task == NUMBERS:
+        raise InputError(f"{bundle}: a detector reads numbers; run it with --stream")
     if passage is not None:
         asking.read(model, wanted, passage, json)
         return
@@ -64,6 +84,32 @@ def run(
         if reasons is not None:
             best = sorted(reasons.words, key=lambda word: -abs(word.contribution))[:8]
             print("    " + "  ".join(f"{word.text} {word.contribution:+.3f}" for word in best))
+
+
+def _stream(
+    bundle: Path, stream: bool, file: Path | None, machine: bool, learn: int, state: Path | None,
+    how: tuple[str | None, str | None, int], json: bool,
+) -> None:  # fmt: skip
+    """Refuse what does not go together, before anything is opened; then watch."""
+    from apps.cli import streaming
+    from runtimes.bundle import NUMBERS
+    from runtimes.load import load
+
+    if not stream:
+        raise InputError("--file, --machine and --state go with --stream")
+    if file is not None and machine:
+        raise InputError("--file and --machine: watch one of them")
+    engine, variant, threads = how
+    model = load(bundle, engine=engine, variant=variant, threads=threads)
+    task = model.describe()["task"]
+    if task != NUMBERS:
+        raise InputError(f"{bundle}: --stream is for {NUMBERS}, not {task}")
+    told = streaming.stream(model, file, machine, learn, state, json)
+    if json:
+        print(to_json({"kind": "end", **told}))
+        return
+    late = f", {told['late']} left out as they came late" if told["late"] else ""
+    print(f"{told['points']} points{late}" + ("" if told["learned"] else "; too few to learn what is normal"))
 
 
 def _lines() -> list[str]:

@@ -48,7 +48,11 @@ def train(
         return
     from apps.flow import build
 
-    made = {"teacher": True, "pruned": read.prune is not None, "student": read.distil is not None}
+    made = {
+        "teacher": True,
+        "pruned": read.prune is not None,
+        "student": (read.distil or read.student) is not None,
+    }
     made["qat"] = read.qat is not None
     paths = build(read, runs, until=[name for name, there in made.items() if there][-1])
     if json:

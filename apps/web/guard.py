@@ -181,13 +181,15 @@ def check_type(headers: Headers) -> None:
         raise Refused(415, "a compressed body is not taken; send it without Content-Encoding")
 
 
-async def whole_body(headers: Headers, receive: Receive, most: int) -> Receive:
+async def whole_body(
+    headers: Headers, receive: Receive, most: int, less: str = "send fewer or shorter texts at a time"
+) -> Receive:
     """Reads the body, at most `most` bytes, and gives a receive that hands it on in one piece.
 
     Raises Refused: 413 too large, 408 too slow.
     """
     parts: list[bytes] = []
-    bounded = bounded_body(headers, receive, most, BODY_SECONDS)
+    bounded = bounded_body(headers, receive, most, BODY_SECONDS, less)
     more = True
     while more:
         message = await bounded()

@@ -9,8 +9,11 @@ from fastapi import FastAPI
 from runtimes.errors import InputError
 
 
-def run(app: FastAPI, listener: socket.socket, host: str) -> None:
-    """Serves `app` on an open socket until interrupted, and says on stderr where it is."""
+def run(app: FastAPI, listener: socket.socket, host: str, max_frame_bytes: int = 0) -> None:
+    """Serves `app` on an open socket until interrupted, and says on stderr where it is.
+
+    `max_frame_bytes`: of a WebSocket's frame; 0: there are no WebSockets.
+    """
     import uvicorn
 
     log = logging.getLogger("edgewise.web")
@@ -24,7 +27,8 @@ def run(app: FastAPI, listener: socket.socket, host: str) -> None:
         log_level="warning",
         proxy_headers=False,
         server_header=False,
-        ws="none",
+        ws="websockets-sansio" if max_frame_bytes else "none",
+        ws_max_size=max_frame_bytes or 1,
         timeout_graceful_shutdown=10,
     )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn has stopped in good order, and says it again

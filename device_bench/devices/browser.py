@@ -130,7 +130,7 @@ class BrowserDevice:
         if request["do"] == "describe":
             return self.describe()
         if not all(isinstance(text, str) for text in request["texts"]):
-            raise InputError(f"{self.name}: pages answer texts, not questions on passages; take another")
+            raise InputError(f"{self.name}: pages answer texts, not pairs or numbers; take another")
         if request["do"] == "answers":
             told = self._ask(request, progress)
             self._say_left(told["left"], bool(told["variants"]), progress)

@@ -30,7 +30,7 @@ class Session(Protocol):
     lengths: list[int] | None
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Named int64 inputs of shape (batch, length) → named float32 outputs."""
+        """Named inputs of shape (batch, length), int64 or (numbers) float32 → named float32 outputs."""
 
     def describe(self) -> dict[str, Any]:
         """engine, engine_version, threads, providers (or delegates) really used."""

@@ -24,7 +24,10 @@ _DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-
 
 
 class LiteRTSession:
-    """A .tflite with one signature per input length (batch 1), sharing their weights."""
+    """A .tflite with one signature per input length (batch 1), sharing their weights.
+
+    Token ids go in as int32, numbers as float32, or as int8 where the graph is all-integer.
+    """
 
     def __init__(self, interpreter: Any, package: str, threads: int, variant: dict[str, Any]) -> None:
         self._interpreter = interpreter
@@ -37,26 +40,20 @@ class LiteRTSession:
             for length, key in variant["signatures"].items()
         }
         self._runners = dict(sorted(runners.items()))
+        self._first = next(iter(self._inputs.values()))
+        self._borders = {length: runner.get_input_details() for length, runner in self._runners.items()}
         self.lengths: list[int] | None = list(self._runners)
         if not self.lengths or self.lengths[0] < 1:
             raise ValueError("no signature")
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        rows = range(len(feeds["input_ids"]))
         try:
-            runner = self._runners[feeds["input_ids"].shape[1]]
-            return {self._output: np.concatenate([self._row(runner, feeds, row) for row in rows])}
+            count, length = feeds[self._first].shape
+            runner, border = self._runners[length], self._borders[length]
+            inputs = {name: _bordered(feeds[ours], border[name]) for name, ours in self._inputs.items()}
+            return {self._output: np.concatenate([_row(runner, inputs, row) for row in range(count)])}
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             raise EngineError(f"LiteRT cannot run the graph: {_first_line(error)}") from None
-
-    def _row(self, runner: Any, feeds: dict[str, np.ndarray], row: int) -> np.ndarray:
-        inputs = {name: feeds[ours][row : row + 1].astype(np.int32) for name, ours in self._inputs.items()}
-        ((name, answer),) = runner(**inputs).items()
-        if answer.dtype == np.float32:
-            return answer
-        # An all-integer graph: what it answers means (answer - zero point) * scale.
-        scale, zero_point = runner.get_output_details()[name]["quantization"]
-        return (answer.astype(np.float32) - zero_point) * np.float32(scale)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -100,6 +97,26 @@ def open(
             f"LiteRT runs {variant['file']} without XNNPACK, slowly; allow the fallback to go on"
         )
     return session
+
+
+def _row(runner: Any, inputs: dict[str, np.ndarray], row: int) -> np.ndarray:
+    answer: np.ndarray
+    ((name, answer),) = runner(**{key: values[row : row + 1] for key, values in inputs.items()}).items()
+    if answer.dtype == np.float32:
+        return answer
+    # An all-integer graph: what it answers means (answer - zero point) * scale.
+    scale, zero_point = runner.get_output_details()[name]["quantization"]
+    return (answer.astype(np.float32) - zero_point) * np.float32(scale)
+
+
+def _bordered(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    """An input as the graph takes it: what is beyond the range of an int8 border goes to its end."""
+    if values.dtype.kind != "f":
+        return values.astype(np.int32)
+    if detail["dtype"] is not np.int8:
+        return values.astype(np.float32, copy=False)
+    scale, zero_point = detail["quantization"]
+    return np.clip(np.rint(values / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
 
 
 def _interpreter_class() -> tuple[str, Any]:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,21 @@ HEADS = {
     "ForQuestionAnswering": ("AutoModelForQuestionAnswering", ("start_logits", "end_logits")),
     "Model": ("AutoModel", ("last_hidden_state",)),
 }
+# Architectures of our own, which transformers does not know: module → what its classes answer.
+OURS: dict[str, tuple[str, tuple[str, ...]]] = {"PatchDetector": ("runtimes.engines.patches", ("expected",))}
 
 
 def head_of(folder: Path) -> tuple[Any, tuple[str, ...]]:
-    """transformers' class for a checkpoint folder, by its config.json, and the names of its outputs.
+    """transformers' class (or our own) for a checkpoint folder, by its config.json, and its outputs' names.
 
     Raises ValueError for an architecture that no task here has.
     """
     import transformers
 
     names = json.loads((folder / "config.json").read_bytes()).get("architectures") or [""]
+    if names[0] in OURS:
+        module, answers = OURS[names[0]]
+        return getattr(import_module(module), names[0]), answers
     for suffix, (name, outputs) in HEADS.items():
         if str(names[0]).endswith(suffix):
             return getattr(transformers, name), outputs
@@ -57,7 +63,7 @@ def _threads(count: int) -> Iterator[None]:
 class TorchSession:
     """A checkpoint as `from_pretrained` opens it."""
 
-    lengths = None
+    lengths: list[int] | None = None
 
     def __init__(self, model: torch.nn.Module, threads: int, outputs: Sequence[str] = ("logits",)) -> None:
         self._model = model

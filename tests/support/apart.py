@@ -15,3 +15,12 @@ def need_executorch() -> None:
     if os.environ.get("EDGEWISE_ALL_TESTS"):
         pytest.fail("no environment with executorch; run `make executorch`")
     pytest.skip("no environment with executorch; `make executorch` makes one")
+
+
+def need(there: bool, what: str) -> None:
+    """Skips where something that the tests want is not installed, but not where everything is checked."""
+    if there:
+        return
+    if os.environ.get("EDGEWISE_ALL_TESTS"):
+        pytest.fail(f"{what} is not installed")
+    pytest.skip(f"needs {what}")

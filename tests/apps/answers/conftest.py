@@ -9,9 +9,9 @@ import pytest
 from answers_client import client_of
 from fastapi.testclient import TestClient
 
-from apps.answers.keys import Keys
 from apps.answers.models import Models, open_models
 from apps.answers.service import AnswersConfig, create_app
+from apps.web.keys import Keys
 
 LOOSE = AnswersConfig(per_minute=100_000)
 

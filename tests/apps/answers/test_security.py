@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apps.answers import door
-from apps.answers.keys import Keys
 from apps.answers.models import Models
 from apps.answers.service import AnswersConfig, create_app
 from apps.answers.uploads import shown_name
+from apps.web.keys import Keys
 from runtimes.errors import InputError
 
 QUESTION = {"question": "Where is the refinery?"}

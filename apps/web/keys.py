@@ -1,4 +1,4 @@
-"""API keys: who may do what in which collections. Only hashes are stored, in one SQLite file."""
+"""API keys: who may do what with which collections or series. Only hashes are stored, in one SQLite file."""
 
 import hashlib
 import hmac
@@ -19,6 +19,7 @@ FILE = "keys.sqlite"
 Role = Literal["read", "write", "admin"]
 ROLES: tuple[str, ...] = get_args(Role)  # each may do what those before it may
 COLLECTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of what a key may be bound to: a series' has dots
 MAX_PER_MINUTE = 1_000_000
 _KEY = re.compile(r"ew_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 _TABLE = """
@@ -153,7 +154,10 @@ def _check(name: str, role: str, bound: frozenset[str] | None, per_minute: int |
     if bound is not None and not bound:
         raise InputError("a key for no collection opens nothing; name one")
     for one in bound or ():
-        check_collection(one)
+        if not NAME.fullmatch(one):
+            raise InputError(
+                f"{one[:70]!r} is no name for a collection or a series; use up to 64 of A-z, 0-9, . - and _"
+            )
     if per_minute is not None and not 1 <= per_minute <= MAX_PER_MINUTE:
         raise InputError(f"{per_minute} requests a minute; give 1 to {MAX_PER_MINUTE}")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.answers.keys import FILE, Keys
 from apps.cli.main import run
+from apps.web.keys import FILE, Keys
 from runtimes.errors import InputError
 
 

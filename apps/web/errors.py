@@ -8,7 +8,7 @@ _SAID = {
     400: "Not JSON, or no readable upload",
     401: "API key missing, wrong or revoked",
     403: "The key's role does not suffice",
-    404: "No such collection, document or upload, or none that this key sees",
+    404: "Not there, or not for this key",
     408: "Body too slow",
     409: "The name is taken",
     413: "Body too large",

@@ -1,0 +1,108 @@
+"""A profile from normal points: scales, the model's usual errors, and a threshold."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from runtimes.errors import InputError
+from runtimes.evidence import MOST_OF, combine, weigh
+from runtimes.profile import PARTS, Profile, scales
+from runtimes.stream import Stream
+from runtimes.thresholds import RISK, Tail, pot, quantile
+
+MIN_WINDOWS = 3  # windows of normal points that a fit needs
+POINTS = 1_000_000  # values of all channels that a fit looks at, the newest ones
+RARE = 0.995  # quantile of normal points' evidence that weighs 1
+LEAST_AHEAD = 5e-3  # of a forecast's usual error, in units of the scale: what 8 bits tell apart
+LEAST = (0.1, 0.15, 0.2, 0.1, 0.1, 0.05, 0.1)  # of each part's width
+# Shape of a score's tail. Scores are sums of logarithms, so a heavier one is a fit of chance; and that a
+# score is impossible, as a bounded tail has it, is more than some normal points can teach.
+SHAPES = (0.0, 0.25)
+BOTH = ("value", "level", "spread")  # parts that are strange when low, too
+
+
+def fit(
+    model: Any, points: np.ndarray, names: list[str], step: float, period: int | None, threshold: float | str
+) -> Profile:
+    """The profile of normal `points` (n, channels), NaN where missing; `Detector.fit` says and checks more.
+
+    The tail, and with it the threshold, is of scores that each half of the points got by what is usual in
+    the other half: a series that wanders gets a higher threshold than one that stays.
+    """
+    count = len(names)
+    points = points[-max(POINTS // count, MIN_WINDOWS * model.limits["window"]) :]
+    centre, scale, constant = scales(points)
+    plain = np.zeros((count, len(PARTS), 3))
+    plain[..., 2] = 1
+    profile = Profile(
+        tuple(names), centre, scale, constant, np.ones((model.limits["patch"], count)), plain, step, period,
+        1.0, "", Tail(1.0, 0.0, 1.0, 1.0, 0), len(points),
+    )  # fmt: skip
+    _, errors = Stream(model, profile).evidence(points)
+    profile = replace(profile, ahead=_usual_ahead(errors, model.limits["patch"]))
+    evidence, _ = Stream(model, profile).evidence(points)
+    scores = _crossed(evidence)
+    tail = pot(scores, shapes=SHAPES)
+    level, chosen = _threshold(threshold, scores, tail)
+    return replace(profile, usual=usual_of(evidence), tail=tail, threshold=level, chosen=chosen)
+
+
+def _usual_ahead(errors: np.ndarray, patch: int) -> np.ndarray:
+    """Root of the mean square error of the forecast (patch, channels) by its distance, 1 where none is known.
+
+    The largest 1 in 100 are left out: normal points hold some strange ones, too.
+    """
+    found = np.ones((patch, errors.shape[1]))
+    for place in range(patch):
+        for channel, column in enumerate(errors[place::patch].T):
+            seen = column[~np.isnan(column)]
+            if len(seen):
+                found[place, channel] = np.sqrt(np.square(seen[seen <= np.quantile(seen, 0.99)]).mean())
+    return np.maximum(found, LEAST_AHEAD)
+
+
+def usual_of(evidence: np.ndarray) -> np.ndarray:
+    """Middle, usual distance and rare width (channels, parts, 3) of evidence (n, channels, parts).
+
+    Errors count from 0; value, level and spread both ways from their median.
+    """
+    count, parts = evidence.shape[1:]
+    found = np.zeros((count, parts, 3))
+    for channel in range(count):
+        for part in range(parts):
+            seen = evidence[:, channel, part]
+            seen = seen[~np.isnan(seen)].astype(float)
+            if not len(seen):
+                seen = np.ones(1)
+            middle = float(np.median(seen)) if PARTS[part] in BOTH else 0.0
+            low, high = np.quantile(np.abs(seen - middle), [0.5, RARE])
+            found[channel, part] = middle, low, max(high - low, LEAST[part])
+    return found
+
+
+def _crossed(evidence: np.ndarray) -> np.ndarray:
+    """Scores of the points of each half, by what is usual in the other.
+
+    As if the long course stood at its most, as it does after an anomaly: what it remembers is then under any
+    threshold that is found in them.
+    """
+    middle = len(evidence) // 2
+    halves = evidence[:middle], evidence[middle:]
+    scores = []
+    for here, there in (halves, halves[::-1]):
+        weights = weigh(here, usual_of(there))
+        course = weights[..., PARTS.index("course")]
+        course[~np.isnan(course)] = MOST_OF[PARTS.index("course")]
+        scores.append(combine(weights)[0])
+    return np.concatenate(scores)
+
+
+def _threshold(asked: float | str, scores: np.ndarray, tail: Tail) -> tuple[float, str]:
+    if asked == "pot":
+        return tail.threshold(RISK), f"pot {RISK:g}"
+    if asked == "quantile":
+        return quantile(scores), "quantile 0.999"
+    if isinstance(asked, int | float) and np.isfinite(asked):
+        return float(asked), "given"
+    raise InputError(f'threshold {asked!r} must be "pot", "quantile" or a score')

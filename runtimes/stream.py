@@ -1,0 +1,188 @@
+"""Scores as points arrive: causal, in bounded memory, and the same for a whole array as for a stream.
+
+Every `patch` points the model is asked about the window that ends there. Its forecast scores the next `patch`
+points as they come; how well it could rebuild the window, and the window's level and spread, are slower
+parts of the score (`runtimes.evidence`), held until the next hop.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from runtimes.errors import InputError
+from runtimes.evidence import Piece, combine, shapes, weigh
+from runtimes.profile import PARTS, Profile
+
+SCHEMA = 1
+BLOCK = 4096  # points of a stream that are worked on at once
+LATE = 1.5  # steps between two points from which on some are missing between them
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Of n points, NaN while warming up and where every channel is missing.
+
+    `score` (n,); `severity` (n,) 0..1; `channels` (n, channels) and `parts` (n, PARTS): their shares of the
+    score, each adding up to 1; `expected` and `seen` (n, channels) in the series' own units.
+    """
+
+    score: np.ndarray
+    severity: np.ndarray
+    channels: np.ndarray
+    parts: np.ndarray
+    expected: np.ndarray
+    seen: np.ndarray
+
+
+class Stream:
+    """One series as it comes. `push` takes what arrived, `state` is what a restart needs."""
+
+    def __init__(self, model: Any, profile: Profile, state: dict[str, Any] | None = None) -> None:
+        window, patch, count = model.limits["window"], model.limits["patch"], len(profile.names)
+        if len(profile.ahead) != patch:
+            raise InputError(
+                f"profile: fitted for patches of {len(profile.ahead)}, not {patch}; fit it again"
+            )
+        self.model, self.profile = model, profile
+        self.phase, self.last = 0, float("nan")
+        self._shapes = shapes(window, patch, count)
+        self.kept = {name: np.full(shape, np.nan) for name, shape in self._shapes.items()}
+        if state is not None:
+            self._restore(state)
+
+    def push(self, times: Any, values: Any) -> Scores:
+        """Score what arrived: `times` (n,) unix seconds, increasing; `values` (n, channels), NaN missing.
+
+        A gap in the times counts as missing points. Raises InputError, and leaves the stream as it was, for
+        other shapes or times that go back.
+        """
+        return advance(self.model, [(self, times, values)])[0]
+
+    def evidence(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Evidence float32 (n, channels, parts) and the forecasts' scaled errors (n, channels); for `fit`."""
+        rows = (values - self.profile.centre) / self.profile.scale
+        evidence, errors = [], []
+        for start in range(0, len(rows), BLOCK):
+            block = rows[start : start + BLOCK]
+            piece = Piece(self.profile, self.kept, self.phase, block)
+            parts, expected = piece.finish(self.model.expected(piece.windows))
+            self.kept, self.phase = piece.kept, piece.phase
+            evidence.append(parts.astype(np.float32))
+            errors.append(np.abs(block - expected))
+        return np.concatenate(evidence), np.concatenate(errors)
+
+    def state(self) -> dict[str, Any]:
+        """What `model.stream(profile, state)` goes on from; JSON-able, of a size that never grows."""
+        last = None if np.isnan(self.last) else self.last
+        return {"schema": SCHEMA, "phase": self.phase, "last": last} | {
+            name: base64.b64encode(kept.astype("<f8").tobytes()).decode() for name, kept in self.kept.items()
+        }
+
+    def _restore(self, state: Any) -> None:
+        try:
+            phase, last = int(state["phase"]), state["last"]
+            if state["schema"] != SCHEMA or not 0 <= phase < self._shapes["forecast"][0]:
+                raise ValueError("another schema or phase")
+            for name, shape in self._shapes.items():
+                data = base64.b64decode(state[name], validate=True)
+                self.kept[name] = np.frombuffer(data, "<f8").reshape(shape).astype(float)
+            self.phase, self.last = phase, float("nan") if last is None else float(last)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise InputError(
+                f"state of a stream: not of this model and profile ({error}); start afresh"
+            ) from None
+
+    def _checked(self, times: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            when, what = np.asarray(times, float), np.asarray(values, float)
+        except (ValueError, TypeError):
+            raise InputError("times and values must be numbers; send NaN where one is missing") from None
+        if when.ndim != 1 or what.shape != (len(when), len(self.profile.names)):
+            raise InputError(
+                f"values have shape {what.shape} for {len(when.ravel())} times and "
+                f"{len(self.profile.names)} channels; send (points, channels)"
+            )
+        steps = np.diff(when, prepend=self.last if not np.isnan(self.last) else when[:1] - 1)
+        if not np.isfinite(when).all() or (steps <= 0).any():
+            raise InputError("times must be finite and increase; sort them and drop what came twice")
+        return when, np.where(np.isfinite(what), what, np.nan)
+
+
+def advance(model: Any, pushes: Sequence[tuple[Stream, Any, Any]]) -> list[Scores]:
+    """`push` of many streams of one model, with their windows in common engine calls.
+
+    Raises InputError as `push` does, before any stream has moved, also where one stands there twice.
+    """
+    if len({id(push[0]) for push in pushes}) < len(pushes):
+        raise InputError("a stream stands twice among those to advance; join its points")
+    checked = [stream._checked(times, values) for stream, times, values in pushes]
+    spread = [_with_gaps(push[0], *points) for push, points in zip(pushes, checked, strict=True)]
+    found: list[list[Scores]] = [[] for _ in pushes]
+    for start in range(0, max((len(rows) for rows, _ in spread), default=0), BLOCK):
+        _advance(model, [push[0] for push in pushes], spread, start, found)
+    scored = []
+    for (stream, _, _), (when, what), blocks, (_, kept) in zip(pushes, checked, found, spread, strict=True):
+        stream.last = float(when[-1]) if len(when) else stream.last
+        scored.append(_joined(blocks, kept, what))
+    return scored
+
+
+def _advance(
+    model: Any, streams: list[Stream], spread: list[tuple[np.ndarray, np.ndarray]], start: int,
+    found: list[list[Scores]],
+) -> None:  # fmt: skip
+    """One block of each stream that still has points, with one run of the model."""
+    at = [number for number, (rows, _) in enumerate(spread) if start < len(rows)]
+    pieces = []
+    for number in at:
+        stream, block = streams[number], spread[number][0][start : start + BLOCK]
+        pieces.append(Piece(stream.profile, stream.kept, stream.phase, block))
+    windows = [piece.windows for piece in pieces]
+    expected = model.expected(np.concatenate(windows) if len(windows) > 1 else windows[0])
+    for number, piece in zip(at, pieces, strict=True):
+        stream, size = streams[number], len(piece.windows)
+        found[number].append(_scores(stream.profile, *piece.finish(expected[:size])))
+        expected = expected[size:]
+        stream.kept, stream.phase = piece.kept, piece.phase
+
+
+def _with_gaps(stream: Stream, when: np.ndarray, what: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scaled values with a row of NaN for each point that the times lack, and where the real ones stand."""
+    profile = stream.profile
+    scaled = (what - profile.centre) / profile.scale
+    steps = np.diff(when, prepend=stream.last) / profile.step
+    late = steps >= LATE
+    if not late.any():
+        return scaled, np.arange(len(when))
+    lacking = np.where(late, np.rint(np.where(late, steps, 0)) - 1, 0)
+    # More than a window of them changes nothing; what is left out is a whole number of hops.
+    window, patch = stream.model.limits["window"], stream.model.limits["patch"]
+    most = window + patch
+    lacking = np.where(lacking > most, most + (lacking - most) % patch, lacking).astype(int)
+    places = np.arange(len(when)) + np.cumsum(lacking)
+    rows = np.full((int(places[-1]) + 1, scaled.shape[1]), np.nan)
+    rows[places] = scaled
+    return rows, places
+
+
+def _scores(profile: Profile, evidence: np.ndarray, ahead: np.ndarray) -> Scores:
+    score, channels, parts = combine(weigh(evidence, profile.usual))
+    expected = ahead * profile.scale + profile.centre
+    return Scores(score, profile.severity(score), channels, parts, expected, expected)
+
+
+def _joined(blocks: list[Scores], kept: np.ndarray, seen: np.ndarray) -> Scores:
+    """One of all blocks, of the points that were really there."""
+    if not blocks:
+        none, count = np.empty(0), seen.shape[1]
+        return Scores(none, none, np.empty((0, count)), np.empty((0, len(PARTS))), np.empty((0, count)), seen)
+    if len(blocks) == 1 and len(blocks[0].score) == len(kept):
+        return replace(blocks[0], seen=seen)
+    fields = [(one.score, one.severity, one.channels, one.parts, one.expected) for one in blocks]
+    score, severity, channels, parts, expected = (
+        np.concatenate(arrays)[kept] for arrays in zip(*fields, strict=True)
+    )
+    return Scores(score, severity, channels, parts, expected, seen)
