@@ -77,7 +77,7 @@ def importance(model: PatchDetector, windows: np.ndarray, config: DetectorPruneC
     "Importance estimation for neural network pruning").
     """
     random, size = np.random.default_rng(config.seed), model.config.window
-    found = [np.zeros(layer.inner) for layer in model.layers]
+    found = [np.zeros(count) for count in model.config.inner]
     for _ in range(BATCHES):
         rows = torch.from_numpy(windows[random.integers(0, len(windows), config.batch)])
         model.zero_grad()

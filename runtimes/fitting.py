@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from runtimes.errors import InputError
-from runtimes.evidence import combine, weigh
+from runtimes.evidence import MOST_OF, combine, weigh
 from runtimes.profile import PARTS, Profile, scales
 from runtimes.stream import Stream
 from runtimes.thresholds import RISK, Tail, pot, quantile
@@ -82,10 +82,19 @@ def usual_of(evidence: np.ndarray) -> np.ndarray:
 
 
 def _crossed(evidence: np.ndarray) -> np.ndarray:
-    """Scores of the points of each half, by what is usual in the other."""
+    """Scores of the points of each half, by what is usual in the other.
+
+    As if the long course stood at its most, as it does after an anomaly: what it remembers is then under any
+    threshold that is found in them.
+    """
     middle = len(evidence) // 2
     halves = evidence[:middle], evidence[middle:]
-    scores = [combine(weigh(here, usual_of(there)))[0] for here, there in (halves, halves[::-1])]
+    scores = []
+    for here, there in (halves, halves[::-1]):
+        weights = weigh(here, usual_of(there))
+        course = weights[..., PARTS.index("course")]
+        course[~np.isnan(course)] = MOST_OF[PARTS.index("course")]
+        scores.append(combine(weights)[0])
     return np.concatenate(scores)
 
 
