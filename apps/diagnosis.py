@@ -54,7 +54,7 @@ _VERBS: dict[str, tuple[tuple[str, ...], str]] = {
     "export": (_EXPORT, "export"),
     "check": (_EXPORT, "export"),
     "run": (("numpy", "tokenizers"), "onnx"),
-    "serve": (("fastapi", "uvicorn", "python-multipart"), "apps"),
+    "serve": (("fastapi", "uvicorn", "python-multipart", "websockets"), "apps"),
     "keys": ((), "apps"),
     "bench": (("psutil",), "bench"),
     "report": (("numpy",), "bench"),

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from device_bench.devices.npm import package
+from device_bench.devices import npm
 from runtimes.errors import EngineError
 
 CHARTS = ("uPlot.iife.min.js", "uPlot.min.css")
@@ -14,7 +14,7 @@ log = logging.getLogger("edgewise.web")
 def find_charts() -> Path | None:
     """The folder with the library, fetched once. None where it cannot be had: then the page says so."""
     try:
-        return package("uplot", lambda line: log.info("%s", line)) / "dist"
+        return npm.package(npm.CHARTS, lambda line: log.info("%s", line)) / "dist"
     except EngineError as error:
         log.warning("the page has no charts: %s", error)
         return None

@@ -20,6 +20,7 @@ from runtimes.errors import EngineError
 
 TABLE = Path(__file__).with_name("npm.toml")
 TOKENIZERS = ("@huggingface/tokenizers",)
+CHARTS = "uplot"  # for pages; no bundle needs it
 PACKAGES = {"onnx": ("onnxruntime-web",), "litert": ("@litertjs/core", "@litertjs/wasm-utils")}
 MAX_MEMBER_BYTES = 64 << 20
 SECONDS = 600

@@ -32,9 +32,8 @@ def test_every_pin_is_exact() -> None:
         assert pin["integrity"].startswith("sha512-") and len(pin["integrity"]) == 95, name
         assert all(len(digest) == 64 for digest in pin["files"].values()), name
         assert "package.json" in pin["files"]
-    assert {name for names in npm.PACKAGES.values() for name in names} | set(npm.TOKENIZERS) == set(
-        npm.pins()
-    )
+    engines = {name for names in npm.PACKAGES.values() for name in names}
+    assert engines | {*npm.TOKENIZERS, npm.CHARTS} == set(npm.pins())
 
 
 def test_a_package_of_another_sha512_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
