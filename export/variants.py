@@ -105,8 +105,6 @@ def _make(
     if name == "tflite-full_int8":
         detector = is_detector(checkpoint)
         write_header(Path(target), in_child(border_of, model=target) if detector else None)
-    if name == "onnx-int8" and is_detector(checkpoint):
-        before = {**before, "single": True}  # a series must score the same as a stream and as a whole
     return {**before, **(more or {})}
 
 

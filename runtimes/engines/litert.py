@@ -40,6 +40,8 @@ class LiteRTSession:
             for length, key in variant["signatures"].items()
         }
         self._runners = dict(sorted(runners.items()))
+        if not self._inputs:
+            raise ValueError("no inputs")
         self._first = next(iter(self._inputs.values()))
         self._borders = {length: runner.get_input_details() for length, runner in self._runners.items()}
         self.lengths: list[int] | None = list(self._runners)

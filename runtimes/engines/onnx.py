@@ -22,21 +22,12 @@ _DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)"
 
 
 class OnnxSession:
-    """An ONNX graph: with free batch and length, or (adopted ones) with fixed `lengths` at batch 1.
-
-    With `single` each row is run by itself: where ranges are set on the fly, what a row gets would depend on
-    the others in its batch.
-    """
+    """An ONNX graph: with free batch and length, or (adopted ones) with fixed `lengths` at batch 1."""
 
     def __init__(
-        self,
-        session: onnxruntime.InferenceSession,
-        threads: int,
-        lengths: list[int] | None = None,
-        single: bool = False,
+        self, session: onnxruntime.InferenceSession, threads: int, lengths: list[int] | None = None
     ) -> None:
         self.lengths = lengths
-        self._single = single
         self._session = session
         self._threads = threads
         self._inputs = [(node.name, _DTYPES[node.type]) for node in session.get_inputs()]
@@ -45,19 +36,9 @@ class OnnxSession:
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
             inputs = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self._inputs}
-            return dict(zip(self._outputs, self._answers(inputs), strict=True))
+            return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
         except Exception as error:  # onnxruntime raises classes of its own for each fault
             raise EngineError(f"onnxruntime cannot run the graph: {_first_line(error)}") from None
-
-    def _answers(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        count = len(next(iter(inputs.values())))
-        if not self._single or count < 2:
-            return list(self._session.run(None, inputs))
-        rows = [
-            self._session.run(None, {name: rows[row : row + 1] for name, rows in inputs.items()})
-            for row in range(count)
-        ]
-        return [np.concatenate(each) for each in zip(*rows, strict=True)]
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -94,7 +75,7 @@ def open(
             source if isinstance(source, bytes) else str(source), options, providers=wanted
         )
         session._model_bytes = None  # it keeps the file's bytes for good, beside its own copy of the weights
-        opened = OnnxSession(session, threads, _lengths(variant), variant.get("single") is True)
+        opened = OnnxSession(session, threads, _lengths(variant))
     except Exception as error:  # onnxruntime raises classes of its own for each fault
         raise EngineError(f"onnxruntime cannot open {variant['file']}: {_first_line(error)}") from None
     unused = [provider for provider in wanted if provider not in session.get_providers()]

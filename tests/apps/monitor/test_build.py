@@ -95,7 +95,7 @@ def test_check_bench_and_export_by_hand(tiny_monitor, detector_bundle, tmp_path,
         (["run", "BUNDLE", "--stream", "--learn", "5", "--machine"], "give 192 to"),
         (
             ["compress", "STUDENT", "--data", "DATA", "--keep", "0.5", "--out", "OUT"],
-            "made smaller by [student] in its recipe",
+            "made smaller by [student] and [slim]",
         ),
         (["compress", "STUDENT", "--data", "DATA", "--analyse"], "this takes text classifiers only"),
         (["build", "RECIPE", "--distil.epochs", "1"], "a detector is made smaller by [student] and [slim]"),
