@@ -32,6 +32,7 @@ from apps.steps import (
     make_pruned,
     make_qat,
     make_report,
+    make_slim_detector,
     make_small_detector,
     make_student,
     make_teacher,
@@ -52,6 +53,7 @@ _CHAIN = (
     ("distil", "student", make_student),
     ("qat", "qat", make_qat),
     ("student", "student", make_small_detector),
+    ("slim", "slim", make_slim_detector),
 )
 
 

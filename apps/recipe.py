@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from compress.prune import PruneConfig, check_prune
+from compress.prune_detector import DetectorPruneConfig, check_slim
 from compress.qat import QatConfig, check_qat
 from compress.vocabulary import VocabularyConfig
 from device_bench.bench import BenchConfig, effective
@@ -65,8 +66,9 @@ class Recipe:
     are left out where they are None.
 
     `prepare` is for labelled texts, `questions` for readers. A detector has `series`, `detector` and perhaps
-    `student`, the smaller one that learns from it, instead of all these. A sentence encoder is
-    not trained: of `train` max_tokens alone counts, and the texts of `data` are what the gate compares on.
+    `student`, the smaller one that learns from it, and `slim`, which takes neurons out, instead of these. A
+    sentence encoder is not trained: of `train` max_tokens alone counts, and the texts of `data` are what the
+    gate compares on.
     `seed`, where given, stands for the seeds of prepare, train, prune, distil, qat and bench; which articles
     are held out keeps its own.
     """
@@ -80,6 +82,7 @@ class Recipe:
     series: SeriesConfig = field(default_factory=SeriesConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     student: DetectorConfig | None = None
+    slim: DetectorPruneConfig | None = None
     base: BaseConfig = field(default_factory=BaseConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     vocabulary: VocabularyConfig | None = None
@@ -128,6 +131,7 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
         qat=recipe.qat and replace(recipe.qat, seed=seed),
         detector=replace(recipe.detector, seed=seed),
         student=recipe.student and replace(recipe.student, seed=seed),
+        slim=recipe.slim and replace(recipe.slim, seed=seed),
         bench=replace(recipe.bench, seed=seed),
     )
 
@@ -225,10 +229,14 @@ def _check_detector(recipe: Recipe) -> None:
     """What a detector's flow has not, and whether its two models ask for the same windows."""
     for key in ("vocabulary", "prune", "distil", "qat"):
         if getattr(recipe, key) is not None:
-            raise InputError(f"{key}: a detector is made smaller by [student]; leave the section out")
+            raise InputError(
+                f"{key}: a detector is made smaller by [student] and [slim]; leave the section out"
+            )
     if any("mixed" in name or name.startswith("executorch") for name in recipe.export.variants):
         raise InputError("export.variants: a detector runs on ONNX Runtime and LiteRT, in no mixed variant")
     check_detector(recipe.detector)
+    if recipe.slim is not None:
+        check_slim(recipe.slim)
     if recipe.student is None:
         return
     check_detector(recipe.student)
@@ -243,8 +251,8 @@ def _check_task(recipe: Recipe) -> None:
     if recipe.task == NUMBERS:
         _check_detector(recipe)
         return
-    if recipe.student is not None:
-        raise InputError(f"student: for detectors; {recipe.task} has [distil]")
+    if recipe.student is not None or recipe.slim is not None:
+        raise InputError(f"student, slim: for detectors; {recipe.task} has [distil] and [prune]")
     if recipe.task in (ENCODER, READER) and any("mixed" in name for name in recipe.export.variants):
         raise InputError(f"export: variants: mixed ones are chosen by labels, which {recipe.task} has not")
     if recipe.task == ENCODER:
@@ -272,7 +280,7 @@ def _check_values(recipe: Recipe) -> None:
     """What each step would refuse, said before the first one starts."""
     parts = (
         recipe.prepare, recipe.train, recipe.bench, recipe.prune, recipe.distil, recipe.qat, recipe.detector,
-        recipe.student,
+        recipe.student, recipe.slim,
     )  # fmt: skip
     for seed in (recipe.seed or 0, *(part.seed for part in parts if part is not None)):
         if not 0 <= seed < 1 << 32:

@@ -69,7 +69,9 @@ def shrink(path: Path, data: str, out: Path, config: ShrinkConfig) -> dict[str, 
 
 def _dataset(data: str, teacher: Checkpoint) -> Dataset | QuestionSet:
     if teacher.task == NUMBERS:
-        raise InputError(f"{teacher.path}: a detector is made smaller by [student] in its recipe, not here")
+        raise InputError(
+            f"{teacher.path}: a detector is made smaller by [student] and [slim] in its recipe, not here"
+        )
     return questions_from(data) if teacher.task == READER else relabel(dataset_from(data), teacher.labels)
 
 

@@ -136,6 +136,15 @@ def make_small_detector(recipe: Recipe, data: Step, teacher: Step, start: Step, 
     distil_detector(open_checkpoint(teacher.path), data_of(data).series, out, recipe.student)
 
 
+def make_slim_detector(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
+    from compress.prune_detector import prune_detector
+    from trainers.checkpoint import open_checkpoint
+
+    assert recipe.slim is not None
+    before = open_checkpoint(start.path)
+    prune_detector(open_checkpoint(teacher.path), before, data_of(data).series, out, recipe.slim)
+
+
 def make_qat(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
     from compress.qat import quantization_aware
     from trainers.checkpoint import open_checkpoint

@@ -1,6 +1,7 @@
 """What the gate holds a detector's variants to: the same windows, and anomalies found in whole series."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from trainers.injections import inject
 from trainers.series import Series
 from trainers.series_data import SeriesData, windows_of
 
-MOST_SERIES = 16
+MOST_SERIES, LEAST_SERIES = 16, 4
 MOST_POINTS = 20_000  # of each series
 METRIC = "vus_pr"
 BASELINES = ("random", "z-score", "sub-pca")  # that are quick
@@ -38,24 +39,30 @@ def series_sample(data: SeriesData, most: int, model: Any) -> Sample:
 
 
 def series_to_judge(data: SeriesData, window: int) -> list[Series]:
-    """Some series with labelled anomalies after their training part: their own, or injected ones."""
-    found = []
+    """Some series with anomalies after their training part: labelled ones as they are, and with injected
+    ones as often as it takes to have LEAST_SERIES. One event more or less must not decide."""
     step = max(1, len(data.series) // MOST_SERIES)
-    for number, one in enumerate(data.series[::step][:MOST_SERIES]):
-        if one.train_end < 3 * window or len(one) - one.train_end < window:
-            continue
-        start = max(0, one.train_end - MOST_POINTS // 2)
-        short = one.cut(start, min(len(one), start + MOST_POINTS), one.train_end - start)
-        known = short.labels is not None and bool(short.labels[short.train_end :].any())
-        found.append(short if known else _injected(short, window, number))
+    usable = [
+        one
+        for one in data.series[::step][:MOST_SERIES]
+        if one.train_end >= 3 * window and len(one) - one.train_end >= window
+    ]
+    found = []
+    for copy in range(max(1, -(-LEAST_SERIES // max(1, len(usable))))):
+        for number, one in enumerate(usable):
+            start = max(0, one.train_end - MOST_POINTS // 2)
+            short = one.cut(start, min(len(one), start + MOST_POINTS), one.train_end - start)
+            known = short.labels is not None and bool(short.labels[short.train_end :].any())
+            found.append(
+                short if known and not copy else _injected(short, window, copy * len(usable) + number)
+            )
     return found
 
 
 def _injected(one: Series, window: int, seed: int) -> Series:
-    values, labels, _ = inject(one.values, length=window, seed=seed, skip=one.train_end)
-    return Series(
-        one.name, one.family, one.times, values, one.names, labels.astype(bool), one.train_end, one.step
-    )
+    values, made, _ = inject(one.values, length=window, seed=seed, skip=one.train_end)
+    labels = made.astype(bool) if one.labels is None else made.astype(bool) | one.labels
+    return replace(one, values=values, labels=labels)
 
 
 def judge(model: Any, series: Sequence[Series]) -> dict[str, Any]:

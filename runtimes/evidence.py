@@ -6,9 +6,9 @@ from runtimes.profile import PARTS, Profile
 from runtimes.windows import SEEN, bridge, cut, normalise
 
 MOST = 1e3  # no error counts for more times the usual one, and no part weighs more
-# The long course remembers; by itself it is to hold no alarm open for its length.
+# The long course remembers: it is to rank points, and to hold no alarm open for its length.
 MOST_OF = np.array([2.0 if part == "course" else MOST for part in PARTS])
-FLAT = 1e-5  # a spread below this share of the scale is none
+FLAT = 1e-8  # a spread below this share of the scale is none
 TOP = 0.2  # share of the channels, the strangest ones, whose mean is the score
 LONG = 4  # windows over which the longest mean of forecast errors goes
 SLOW = 2  # parts that change once a hop: shape and spread

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from runtimes.errors import InputError
-from runtimes.evidence import combine, weigh
+from runtimes.evidence import MOST_OF, combine, weigh
 from runtimes.profile import PARTS, Profile, scales
 from runtimes.stream import Stream
 from runtimes.thresholds import RISK, Tail, pot, quantile
@@ -15,7 +15,10 @@ MIN_WINDOWS = 3  # windows of normal points that a fit needs
 POINTS = 1_000_000  # values of all channels that a fit looks at, the newest ones
 RARE = 0.995  # quantile of normal points' evidence that weighs 1
 LEAST_AHEAD = 5e-3  # of a forecast's usual error, in units of the scale: what 8 bits tell apart
-LEAST = (0.1, 0.1, 0.1, 0.02, 0.02, 0.01, 0.05)  # of each part's width
+LEAST = (0.1, 0.15, 0.2, 0.1, 0.1, 0.05, 0.1)  # of each part's width
+# Shape of a score's tail. Scores are sums of logarithms, so a heavier one is a fit of chance; and that a
+# score is impossible, as a bounded tail has it, is more than some normal points can teach.
+SHAPES = (0.0, 0.25)
 BOTH = ("value", "level", "spread")  # parts that are strange when low, too
 
 
@@ -40,7 +43,7 @@ def fit(
     profile = replace(profile, ahead=_usual_ahead(errors, model.limits["patch"]))
     evidence, _ = Stream(model, profile).evidence(points)
     scores = _crossed(evidence)
-    tail = pot(scores)
+    tail = pot(scores, shapes=SHAPES)
     level, chosen = _threshold(threshold, scores, tail)
     return replace(profile, usual=usual_of(evidence), tail=tail, threshold=level, chosen=chosen)
 
@@ -79,10 +82,19 @@ def usual_of(evidence: np.ndarray) -> np.ndarray:
 
 
 def _crossed(evidence: np.ndarray) -> np.ndarray:
-    """Scores of the points of each half, by what is usual in the other."""
+    """Scores of the points of each half, by what is usual in the other.
+
+    As if the long course stood at its most, as it does after an anomaly: what it remembers is then under any
+    threshold that is found in them.
+    """
     middle = len(evidence) // 2
     halves = evidence[:middle], evidence[middle:]
-    scores = [combine(weigh(here, usual_of(there)))[0] for here, there in (halves, halves[::-1])]
+    scores = []
+    for here, there in (halves, halves[::-1]):
+        weights = weigh(here, usual_of(there))
+        course = weights[..., PARTS.index("course")]
+        course[~np.isnan(course)] = MOST_OF[PARTS.index("course")]
+        scores.append(combine(weights)[0])
     return np.concatenate(scores)
 
 

@@ -44,14 +44,10 @@ class Profile:
     def severity(self, scores: np.ndarray) -> np.ndarray:
         """0..1 of each score: 1 - 0.5 ** (log P / log 1e-4), P the probability that a normal one is higher.
 
-        So 0.5 stands at the POT threshold (one normal point in 10,000), 0.75 at one in 10^8. A tail that
-        fitted as bounded counts as exponential here, since "impossible" is more than a fit can know.
+        So 0.5 stands at the POT threshold (one normal point in 10,000), 0.75 at one in 10^8.
         """
-        tail = self.tail if self.tail.shape >= 0 else Tail(
-            self.tail.start, 0.0, self.tail.scale, self.tail.share, self.tail.count
-        )  # fmt: skip
-        rarity = np.log(np.maximum(tail.beyond(scores), 1e-300)) / math.log(RISK)
-        low = np.where(np.asarray(scores) < tail.start, 0.0, rarity)
+        rarity = np.log(np.maximum(self.tail.beyond(scores), 1e-300)) / math.log(RISK)
+        low = np.where(np.asarray(scores) < self.tail.start, 0.0, rarity)
         return np.asarray(np.where(np.isnan(scores), np.nan, 1 - 0.5**low))
 
     def to_json(self) -> dict[str, Any]:

@@ -112,7 +112,12 @@ class Stream:
 
 
 def advance(model: Any, pushes: Sequence[tuple[Stream, Any, Any]]) -> list[Scores]:
-    """`push` of many streams of one model, with their windows in common engine calls."""
+    """`push` of many streams of one model, with their windows in common engine calls.
+
+    Raises InputError as `push` does, before any stream has moved, also where one stands there twice.
+    """
+    if len({id(push[0]) for push in pushes}) < len(pushes):
+        raise InputError("a stream stands twice among those to advance; join its points")
     checked = [stream._checked(times, values) for stream, times, values in pushes]
     spread = [_with_gaps(push[0], *points) for push, points in zip(pushes, checked, strict=True)]
     found: list[list[Scores]] = [[] for _ in pushes]

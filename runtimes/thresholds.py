@@ -10,7 +10,8 @@ from runtimes.errors import InputError
 
 RISK = 1e-4  # share of normal points that may lie above the threshold
 LEVEL = 0.98  # quantile at which the tail begins (Siffer et al. 2017)
-LEAST = 20  # scores that a tail needs; below, the largest score is the threshold
+LEAST = 20  # scores that a fit needs, and peaks that it takes of few scores
+SHAPES = (-0.5, 1.0)  # of a tail: below, estimates are not regular; above, it would have no mean
 PEAKS = 1_000  # peaks that a stream keeps for the next fit; older ones go
 
 
@@ -47,8 +48,8 @@ class Tail:
         return asdict(self)
 
 
-def pot(scores: np.ndarray, level: float = LEVEL) -> Tail:
-    """Fit the tail of normal scores (n,), NaN left out, above their quantile `level`.
+def pot(scores: np.ndarray, level: float = LEVEL, shapes: tuple[float, float] = SHAPES) -> Tail:
+    """Fit the tail of normal scores (n,), NaN left out, above their quantile `level`; lower for few scores.
 
     Peaks over threshold: Siffer et al. 2017, "Anomaly detection in streams with extreme value theory". The
     likelihood is Grimshaw's (1993), searched on a grid of one variable. Raises InputError below 20 scores.
@@ -59,25 +60,25 @@ def pot(scores: np.ndarray, level: float = LEVEL) -> Tail:
         raise InputError(
             f"{len(found)} scores are too few for a threshold; give at least {LEAST} normal ones"
         )
-    start = float(np.quantile(found, level))
+    start = float(np.quantile(found, max(0.5, min(level, 1 - LEAST / len(found)))))
     peaks = found[found > start] - start
     if not len(peaks):  # all the largest ones are equal
         peaks = np.array([max(abs(start), 1.0) * 1e-3])
-    shape, scale = fit_pareto(peaks)
+    shape, scale = fit_pareto(peaks, shapes)
     return Tail(start, shape, scale, max(len(peaks), 1) / len(found), len(found))
 
 
-def fit_pareto(peaks: np.ndarray) -> tuple[float, float]:
+def fit_pareto(peaks: np.ndarray, within: tuple[float, float] = SHAPES) -> tuple[float, float]:
     """(shape, scale) of the generalised Pareto distribution most likely for `peaks` (k,) > 0.
 
     Of Grimshaw's one-variable likelihood l(x), x = shape / scale: shape(x) = mean log(1 + x peaks). Shapes
-    are kept within -0.5 and 1, where the estimate is regular and the mean exists.
+    are kept `within` two.
     """
     mean, top = float(peaks.mean()), float(peaks.max())
     grid = np.concatenate([-np.geomspace(1e-6, 0.999, 60) / top, np.geomspace(1e-6, 1e3, 120) / mean])
     for _ in range(3):
         shapes = np.log1p(np.outer(grid, peaks)).mean(axis=1)
-        inside = (shapes >= -0.5) & (shapes <= 1) & (np.abs(shapes) > 1e-12)
+        inside = (shapes >= within[0]) & (shapes <= within[1]) & (np.abs(shapes) > 1e-12)
         grid, shapes = grid[inside], shapes[inside]
         if not len(grid):
             break

@@ -28,7 +28,8 @@ from trainers.injections import inject
 TASK = "anomaly-detection"
 MAX_CHANNELS, MAX_BATCH = 64, 256
 MAX_WINDOWS = 30_000  # of all series together; more change little and cost memory
-RIDGE = 1e-3
+INJECTED = 400_000  # values of all series, the newest ones, that "auto" is decided on
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # of the forecast's regression; windows that were held out choose
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _normalised(rows: np.ndarray, window: int) -> np.ndarray:
     return np.concatenate([values, after], axis=1).astype(np.float32)
 
 
-def new_model(config: DetectorConfig, windows: np.ndarray) -> PatchDetector:
+def new_model(config: DetectorConfig, windows: np.ndarray, held: np.ndarray | None = None) -> PatchDetector:
     """The line that fits `windows`; but for "subspace" a Transformer beside it that adds nothing yet."""
     torch.manual_seed(config.seed)
     depth = 0 if config.kind == "subspace" else config.depth
@@ -143,11 +144,10 @@ def new_model(config: DetectorConfig, windows: np.ndarray) -> PatchDetector:
         architectures=[ARCHITECTURE],
     )  # fmt: skip
     model = PatchDetector(shape)
-    past, after = windows[:, : config.window].astype(float), windows[:, config.window :].astype(float)
-    square = past.T @ past / len(past)
-    _, axes = np.linalg.eigh(square)
+    past = windows[:, : config.window].astype(float)
+    _, axes = np.linalg.eigh(past.T @ past)
     axes = axes[:, ::-1][:, : config.bottleneck].T.copy()
-    ahead = np.linalg.solve(square + RIDGE * np.eye(config.window), past.T @ after / len(past))
+    ahead = _ridge(windows, held if held is not None and len(held) else windows, config.window)
     with torch.no_grad():
         for layer, weight in ((model.into, axes), (model.again, axes.T), (model.on, ahead.T)):
             layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight)))
@@ -159,12 +159,27 @@ def new_model(config: DetectorConfig, windows: np.ndarray) -> PatchDetector:
     return model
 
 
-def fitted(train: np.ndarray, held: np.ndarray, config: DetectorConfig, teacher: Any = None) -> PatchDetector:
+def _ridge(windows: np.ndarray, held: np.ndarray, window: int) -> np.ndarray:
+    """The linear forecast (window, patch) of the ridge that is best on `held`."""
+    past, after = windows[:, :window].astype(float), windows[:, window:].astype(float)
+    square, product = past.T @ past / len(past), past.T @ after / len(past)
+    found = [np.linalg.solve(square + ridge * np.eye(window), product) for ridge in RIDGES]
+    errors = [np.square(held[:, window:] - held[:, :window] @ weight).mean() for weight in found]
+    return np.asarray(found[int(np.argmin(errors))])
+
+
+def fitted(
+    train: np.ndarray,
+    held: np.ndarray,
+    config: DetectorConfig,
+    teacher: Any = None,
+    start: PatchDetector | None = None,
+) -> PatchDetector:
     """A model trained on `train` windows; the weights that did best on `held` are kept.
 
-    With a `teacher`, what it expects is the aim, with the truth beside it.
+    With a `teacher`, what it expects is the aim, with the truth beside it. With `start` that model goes on.
     """
-    model = new_model(config, train)
+    model = new_model(config, train, held) if start is None else start
     if not model.config.depth:
         return model.eval()
     rate = config.learning_rate
@@ -235,7 +250,8 @@ def on_injected(model: PatchDetector, parts: Sequence[np.ndarray], config: Detec
     """Mean AUC-PR over the series: fitted on the early part, judged on the late one with anomalies put in."""
     detector = detector_of(model)
     found = []
-    for number, part in enumerate(parts):
+    for number, whole in enumerate(parts):
+        part = whole[-max(INJECTED // (len(parts) * whole.shape[1]), 20 * config.window) :]
         early = int(len(part) * (1 - config.validation))
         if early < MIN_WINDOWS * config.window or np.isnan(part[:early]).all(axis=0).any():
             continue

@@ -56,12 +56,11 @@ REFIT = {
 
 def add(app: FastAPI, service: "Service") -> None:
     """The routes over `service`."""
-    _reading(app, service)
-    _judging(app, service)
-    _changing(app, service)
+    for part in (_lists, _columns, _judging, _setting, _changing):
+        part(app, service)
 
 
-def _reading(app: FastAPI, service: "Service") -> None:
+def _lists(app: FastAPI, service: "Service") -> None:
     @app.get(
         "/series",
         summary="The series that your key sees, with their state",
@@ -86,6 +85,8 @@ def _reading(app: FastAPI, service: "Service") -> None:
     async def one(name: Name, key: Reader) -> dict[str, Any]:
         return service.told(service.live(key, name))
 
+
+def _columns(app: FastAPI, service: "Service") -> None:
     @app.get(
         "/series/{name}/points",
         summary="Its points, with scores and what was expected, by column",
@@ -163,6 +164,8 @@ def _judging(app: FastAPI, service: "Service") -> None:
         found = service.live(key, name)
         return await service.read(lambda file: judging.preview(file, found, threshold, days))
 
+
+def _setting(app: FastAPI, service: "Service") -> None:
     @app.put(
         "/series/{name}/threshold",
         summary="Set the threshold, from the next point on",

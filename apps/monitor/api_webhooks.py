@@ -37,7 +37,11 @@ _SENT = ("id", "alarm", "series", "kind", "state", "attempts", "made", "due", "e
 
 def add(app: FastAPI, service: "Service") -> None:
     """The routes over `service`."""
+    _making(app, service)
+    _looking(app, service)
 
+
+def _looking(app: FastAPI, service: "Service") -> None:
     @app.get(
         "/webhooks",
         summary="Where alerts go",
@@ -50,6 +54,25 @@ def add(app: FastAPI, service: "Service") -> None:
         told = [dict(zip(names, row, strict=True)) for row in found]
         return {"webhooks": [one | {"series": one["series"] and json.loads(one["series"])} for one in told]}
 
+    @app.get(
+        "/webhooks/{id}/deliveries",
+        summary="What was sent, is waiting, or was given up",
+        responses=errors(401, 403, 404, 422, 429) | {200: example({"deliveries": [DELIVERY_EXAMPLE]})},
+        dependencies=bearer(),
+    )
+    async def deliveries(
+        id: Id, key: Admin, limit: Annotated[int, Query(ge=1, le=500)] = 100
+    ) -> dict[str, Any]:
+        found = await service.read(lambda file: file.execute(_DELIVERIES, [id, limit]).fetchall())
+        known = await service.read(
+            lambda file: file.execute("SELECT 1 FROM webhooks WHERE id = ?", [id]).fetchone()
+        )
+        if known is None:
+            raise _no_such(id)
+        return {"deliveries": [dict(zip(_SENT, row, strict=True)) for row in found]}
+
+
+def _making(app: FastAPI, service: "Service") -> None:
     @app.post(
         "/webhooks",
         summary="Have alerts sent to a URL; the secret is told this once",
@@ -92,23 +115,6 @@ def add(app: FastAPI, service: "Service") -> None:
 
         await service.intake.do(work)
         return {"deleted": id}
-
-    @app.get(
-        "/webhooks/{id}/deliveries",
-        summary="What was sent, is waiting, or was given up",
-        responses=errors(401, 403, 404, 422, 429) | {200: example({"deliveries": [DELIVERY_EXAMPLE]})},
-        dependencies=bearer(),
-    )
-    async def deliveries(
-        id: Id, key: Admin, limit: Annotated[int, Query(ge=1, le=500)] = 100
-    ) -> dict[str, Any]:
-        found = await service.read(lambda file: file.execute(_DELIVERIES, [id, limit]).fetchall())
-        known = await service.read(
-            lambda file: file.execute("SELECT 1 FROM webhooks WHERE id = ?", [id]).fetchone()
-        )
-        if known is None:
-            raise _no_such(id)
-        return {"deliveries": [dict(zip(_SENT, row, strict=True)) for row in found]}
 
 
 async def _check(service: "Service", request: WebhookRequest) -> None:

@@ -1,12 +1,13 @@
 """Load on the service: many series send a point a second, and some of them a spike.
 
-    python -m apps.monitor.load BUNDLE [--series 1000] [--seconds 60] [--cores 0,1]
+    python -m apps.monitor.load BUNDLE [--series 1000] [--seconds 60] [--cores 0,1] [--kill]
 
 The service is a process of its own over a folder of its own. First every series sends what it is learned
 from; then, for the time that is measured, one point a second over WebSockets, a hundred series a frame. Every
 frame's acknowledgement is waited for and every stored point is counted at the end: lost ones are an error.
 A spike's time runs from the moment its alarm's last point is sent (an alarm needs `min_points` of them) to
-the arrival of the alert at a webhook.
+the arrival of the alert at a webhook. --kill: kill -9 in the middle, and started again; what was not
+acknowledged is sent again.
 """
 
 import argparse
@@ -52,24 +53,34 @@ class Told:
     replies_s: list[float] = field(default_factory=list)
     sent: dict[tuple[str, int], float] = field(default_factory=dict)
     alerts: dict[str, tuple[float, float]] = field(default_factory=dict)  # series: (start, arrived)
+    deliveries: dict[str, tuple[str, str]] = field(default_factory=dict)  # id: (alarm, kind)
+    again: int = 0  # alerts that came under an id that had come before
 
 
 def load(
-    bundle: Path, series: int, seconds: int, cores: set[int] | None, variant: str | None = None
+    bundle: Path,
+    series: int,
+    seconds: int,
+    cores: set[int] | None,
+    variant: str | None = None,
+    kill: bool = False,
 ) -> dict[str, Any]:
     """The figures of one run. Raises InputError where the service does not start."""
+    digest_of(bundle)  # a bundle that is none is told here, in one line
     told = Told()
-    with receiving(told) as url, running(bundle, variant, cores) as (pid, port, folder):
-        sender = Sender(port)
+    with receiving(told) as url, running(bundle, variant, cores) as server:
+        sender = Sender(server.port)
         health = sender.ask("GET", "/health")
         sender.ask("POST", "/webhooks", {"url": url, "cool_down_s": 3600})
-        warm_up, began = learn(sender, series, port), time.time()
-        busy = cpu_seconds(pid)
-        asyncio.run(press(port, series, seconds, warm_up, told))
-        took, busy = time.time() - began, cpu_seconds(pid) - busy
+        warm_up, began = learn(sender, series), time.time()
+        busy = cpu_seconds(server.pid)
+        if kill:
+            threading.Timer(seconds / 2, server.kill_and_start).start()
+        asyncio.run(press(server.port, series, seconds, warm_up, told))
+        took, busy = time.time() - began, cpu_seconds(server.pid) - (0 if kill else busy)
         time.sleep(3)  # for the last alerts
         stored = sum(one["points"] for one in sender.ask("GET", "/series")["series"])
-        kept = sum(path.stat().st_size for path in folder.iterdir())
+        kept = sum(path.stat().st_size for path in server.folder.iterdir())
         late = [arrived - moment(told, name, start) for name, (start, arrived) in told.alerts.items()]
         return {
             "model": f"{health['model']['bundle']} {health['model']['variant']}", "series": series,
@@ -77,12 +88,14 @@ def load(
             "lost": series * (warm_up + seconds) - stored, "errors": len(told.errors),
             "spikes": spiked(series), "alerts": len(told.alerts),
             "ack_ms": quantiles(told.replies_s), "alert_ms": quantiles(late),
-            "cpu_cores": round(busy / took, 3), "rss_mb": round(rss_mb(pid), 1),
+            "told_twice": len(told.deliveries) - len(set(told.deliveries.values())),
+            "sent_again": told.again, "down_s": round(server.down_s, 1),
+            "cpu_cores": round(busy / took, 3), "rss_mb": round(rss_mb(server.pid), 1),
             "file_mb": round(kept / 1e6, 1), "first_errors": told.errors[:3],
         }  # fmt: skip
 
 
-def learn(sender: Sender, series: int, port: int) -> int:
+def learn(sender: Sender, series: int) -> int:
     """Sends what each series is learned from, and waits until all have learned; how many points each."""
     warm_up = 0
     for number in range(series):
@@ -107,42 +120,72 @@ def first_points(sender: Sender) -> int:
 
 async def press(port: int, series: int, seconds: int, warm_up: int, told: Told) -> None:
     """One point a second of every series, a hundred series a frame, evenly over the second."""
-    from websockets.asyncio.client import connect
-
     groups = [range(at, min(at + A_FRAME, series)) for at in range(0, series, A_FRAME)]
 
     async def send(place: int, group: range) -> None:
-        began = time.monotonic() + place / len(groups)
-        async with connect(f"ws://127.0.0.1:{port}/ingest", proxy=None) as connection:
-            waiting: dict[int, tuple[float, int]] = {}
-            reader = asyncio.create_task(hear(connection, waiting, seconds, told))
-            for second in range(seconds):
-                await asyncio.sleep(began + second - time.monotonic())
-                at = warm_up + second
-                points = [
-                    {"series": name_of(one), "time": start_time(warm_up) + at, "values": [value]}
-                    for one, value in [(one, value_of(one, at, warm_up, series)) for one in group]
-                ]
-                now = time.time()
-                waiting[second] = (now, len(points))
-                for number in group:
-                    told.sent[name_of(number), second] = now
-                await connection.send(json.dumps({"id": second, "points": points}))
-            await asyncio.wait_for(reader, 60)
+        began, frames = time.monotonic() + place / len(groups), Frames(port, seconds, told)
+        talking = asyncio.create_task(frames.talk())
+        for second in range(seconds):
+            await asyncio.sleep(began + second - time.monotonic())
+            at, now = warm_up + second, time.time()
+            points = [
+                {"series": name_of(one), "time": start_time(warm_up) + at, "values": [value]}
+                for one, value in [(one, value_of(one, at, warm_up, series)) for one in group]
+            ]
+            told.sent |= {(name_of(one), second): now for one in group}
+            frames.add(second, json.dumps({"id": second, "points": points}), len(points))
+        await asyncio.wait_for(talking, 120)
 
     await asyncio.gather(*(send(place, group) for place, group in enumerate(groups)))
 
 
-async def hear(connection: Any, waiting: dict[int, tuple[float, int]], count: int, told: Told) -> None:
-    """The acknowledgements of one connection."""
-    for _ in range(count):
-        reply = json.loads(await connection.recv())
-        sent, points = waiting.pop(reply["id"])
-        told.replies_s.append(time.time() - sent)
-        if reply.get("stored") == points:
-            told.acknowledged += points
+class Frames:
+    """The frames of one connection, in order; one that was not acknowledged goes again over the next one."""
+
+    def __init__(self, port: int, count: int, told: Told) -> None:
+        self.port, self.left, self.told = port, count, told
+        self.waiting: dict[int, tuple[float, str, int]] = {}  # by id: when it was made, text, points
+        self.new = asyncio.Event()
+
+    def add(self, id: int, text: str, points: int) -> None:
+        self.waiting[id] = (time.time(), text, points)
+        self.new.set()
+
+    async def talk(self) -> None:
+        """Until every frame is acknowledged."""
+        from websockets.asyncio.client import connect
+        from websockets.exceptions import WebSocketException
+
+        while self.left:
+            try:
+                async with connect(f"ws://127.0.0.1:{self.port}/ingest", proxy=None) as connection:
+                    writer = asyncio.create_task(self._write(connection))
+                    try:
+                        while self.left:
+                            self._heard(json.loads(await connection.recv()))
+                    finally:
+                        writer.cancel()
+            except (OSError, WebSocketException):
+                await asyncio.sleep(0.2)
+
+    async def _write(self, connection: Any) -> None:
+        sent = -1
+        while True:
+            self.new.clear()
+            for id, (_, text, _) in sorted(self.waiting.items()):
+                if id > sent:
+                    await connection.send(text)
+                    sent = id
+            await self.new.wait()
+
+    def _heard(self, reply: dict[str, Any]) -> None:
+        made, _, points = self.waiting.pop(reply["id"])
+        self.left -= 1
+        self.told.replies_s.append(time.time() - made)
+        if reply.get("stored", 0) + reply.get("repeated", 0) == points:
+            self.told.acknowledged += points
         else:
-            told.errors.append(str(reply))
+            self.told.errors.append(str(reply))
 
 
 _STARTED = time.time()
@@ -192,6 +235,8 @@ def receiving(told: Told) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            told.again += body["delivery"] in told.deliveries
+            told.deliveries[body["delivery"]] = (body["alarm"], body["kind"])
             if body["kind"] == "opened":
                 told.alerts.setdefault(body["series"], (body["start"], time.time()))
             self.send_response(204)
@@ -210,23 +255,47 @@ def receiving(told: Told) -> Iterator[str]:
         server.server_close()
 
 
-@contextmanager
-def running(bundle: Path, variant: str | None, cores: set[int] | None) -> Iterator[tuple[int, int, Path]]:
-    """The service in a process of its own, over a folder of its own: its id, port and folder."""
-    with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
+class Server:
+    """The service in a process of its own, over a folder of its own, at a port that stays the same."""
+
+    def __init__(self, folder: Path, bundle: Path, variant: str | None, cores: set[int] | None) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
-            port = taken.getsockname()[1]
-        process = multiprocessing.get_context("spawn").Process(
-            target=_serve, args=(Path(folder), bundle, variant, port, cores), daemon=True
-        )
-        process.start()
+            self.port = taken.getsockname()[1]
+        self.folder, self.how, self.down_s = folder, (folder, bundle, variant, self.port, cores), 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Returns when it answers. Raises InputError where it does not."""
+        self.process = multiprocessing.get_context("spawn").Process(target=_serve, args=self.how, daemon=True)
+        self.process.start()
+        _wait_for(self.port, self.process)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid or 0
+
+    def kill_and_start(self) -> None:
+        began = time.monotonic()
+        self.process.kill()
+        self.process.join()
+        self.start()
+        self.down_s += time.monotonic() - began
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.join(20)
+
+
+@contextmanager
+def running(bundle: Path, variant: str | None, cores: set[int] | None) -> Iterator[Server]:
+    """A server, stopped at the end."""
+    with tempfile.TemporaryDirectory(prefix="edgewise-") as folder:
+        server = Server(Path(folder), bundle, variant, cores)
         try:
-            _wait_for(port, process)
-            yield process.pid or 0, port, Path(folder)
+            yield server
         finally:
-            process.terminate()
-            process.join(20)
+            server.stop()
 
 
 def _serve(folder: Path, bundle: Path, variant: str | None, port: int, cores: set[int] | None) -> None:
@@ -281,16 +350,18 @@ def main() -> int:
     parser.add_argument("--series", type=int, default=1000)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--variant", help="of the bundle; default: its own")
+    parser.add_argument("--kill", action="store_true", help="kill -9 in the middle, and start again")
     parser.add_argument("--cores", help="of the service, such as 0,1; default: all")
     asked = parser.parse_args()
     cores = {int(one) for one in asked.cores.split(",")} if asked.cores else None
     try:
-        told = load(asked.bundle, asked.series, asked.seconds, cores, asked.variant)
+        told = load(asked.bundle, asked.series, asked.seconds, cores, asked.variant, asked.kill)
     except EdgewiseError as error:
         print(f"load: {error}", file=sys.stderr)
         return error.exit_code
     print(json.dumps(told, indent=1))
-    return int(told["lost"] != 0 or told["errors"] > 0 or told["alerts"] < told["spikes"])
+    bad = told["lost"] or told["errors"] or told["told_twice"] or told["alerts"] < told["spikes"]
+    return int(bool(bad))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from runtimes.errors import InputError
 from runtimes.stream import Scores, advance
 
 log = logging.getLogger("edgewise.web")
-WINDOWS = 8  # of a model's, that a series is learned from where nothing else is said
+WINDOWS = 16  # of a model's, that a series is learned from where nothing else is said
 LEARN_SECONDS = 0.1  # of one turn, so that a thousand new series keep nobody waiting
 RETRY = 100  # points after which a series that taught nothing is tried again
 
@@ -68,7 +68,7 @@ class Scorer:
         if model.describe().get("task") != "anomaly-detection":
             raise InputError("the bundle is no detector; give one of the task anomaly-detection")
         self.file, self.model, self.config = file, model, config
-        self.warm_up = config.warm_up or max(256, WINDOWS * model.limits["window"])
+        self.warm_up = config.warm_up or max(512, WINDOWS * model.limits["window"])
         self.series: dict[str, Live] = {}
         self.ripe: dict[str, int] = {}  # series that have enough to learn from: not before this many points
         self.told: Callable[[], None] = lambda: None  # called when alerts are due

@@ -18,29 +18,35 @@ ARCHITECTURE = "PatchDetector"
 
 
 class PatchConfig(PretrainedConfig):
-    """`bottleneck`: numbers through which a window must pass to be rebuilt; `depth` 0: no Transformer."""
+    """`bottleneck`: numbers through which a window must pass to be rebuilt; `depth` 0: no Transformer.
+
+    `inner`: neurons of each layer's feed-forward, twice the width where it is not said; 0: it has none.
+    """
 
     model_type = "patch-detector"
 
     def __init__(
         self, window: int = 64, patch: int = 8, width: int = 32, depth: int = 2, heads: int = 4,
-        bottleneck: int = 8, **rest: Any,
+        bottleneck: int = 8, inner: list[int] | None = None, **rest: Any,
     ) -> None:  # fmt: skip
         self.window, self.patch, self.width, self.depth = window, patch, width, depth
         self.heads, self.bottleneck = heads, bottleneck
+        self.inner = [2 * width] * depth if inner is None else inner
         super().__init__(**rest)
 
 
 class Layer(nn.Module):
-    """Attention and a feed-forward of twice the width, each after a norm and beside a way around."""
+    """Attention and a feed-forward of `inner` neurons, each after a norm and beside a way around."""
 
-    def __init__(self, width: int, heads: int, tokens: int) -> None:
+    def __init__(self, width: int, heads: int, tokens: int, inner: int) -> None:
         super().__init__()
         self.heads, self.tokens, self.width = heads, tokens, width
         self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.out = nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.inner = inner
+        if inner:
+            self.up, self.down = nn.Linear(width, inner), nn.Linear(inner, width)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         read = self.before(states)
@@ -48,6 +54,8 @@ class Layer(nn.Module):
         scores = torch.matmul(query * (self.width // self.heads) ** -0.5, key.transpose(-1, -2))
         mixed = torch.matmul(torch.softmax(scores, dim=-1), value)
         states = states + self.out(mixed.transpose(1, 2).reshape(-1, self.tokens, self.width))
+        if not self.inner:
+            return states
         return states + self.down(torch.relu(self.up(self.between(states))))
 
     def _split(self, states: torch.Tensor) -> torch.Tensor:
@@ -70,7 +78,7 @@ class PatchDetector(PreTrainedModel):
             self.embed = nn.Linear(patch, config.width)
             self.places = nn.Parameter(torch.zeros(1, self.tokens, config.width))
             self.layers = nn.ModuleList(
-                Layer(config.width, config.heads, self.tokens) for _ in range(config.depth)
+                Layer(config.width, config.heads, self.tokens, inner) for inner in config.inner
             )
             self.norm = nn.LayerNorm(config.width)
             self.squeeze = nn.Linear(self.tokens * config.width, narrow)

@@ -80,6 +80,16 @@ def test_many_streams_share_engine_calls_and_score_as_alone():
         same(found, MODEL.score(one, PROFILE))
 
 
+def test_a_stream_that_stands_twice_or_a_bad_one_moves_none():
+    good, bad = MODEL.stream(PROFILE), MODEL.stream(PROFILE)
+    before = good.state()
+    with pytest.raises(InputError, match="twice"):
+        advance(MODEL, [(good, [1], [[0, 0]]), (good, [2], [[0, 0]])])
+    with pytest.raises(InputError, match="increase"):
+        advance(MODEL, [(good, [1], [[0, 0]]), (bad, [2, 1], [[0, 0], [0, 0]])])
+    assert good.state() == before and advance(MODEL, []) == []
+
+
 class ByBatch(Frequencies):
     """Rounds as dynamic quantization does: by the largest value of the batch."""
 

@@ -67,7 +67,7 @@ export async function explain(alarm) {
   try {
     const found = await api.explain(alarm.series, alarm.channels[0].at);
     if (open !== alarm) return;
-    drawWhy(by("why-charts"), found, [alarm.start, alarm.end ?? found.window.times.at(-1)]);
+    drawWhy(by("why-charts"), found.window, alarm.channels, [alarm.start, alarm.end ?? found.window.times.at(-1)]);
   } catch (failure) {
     say(`The points around it cannot be shown: ${failure.message}`);
   }

@@ -176,18 +176,19 @@ export class Charts {
 }
 
 // Expected against seen around an alarm's peak, of the channels that speak loudest.
-export function drawWhy(parent, { window: around, channels, time: at }, period) {
+export function drawWhy(parent, around, channels, period) {
   parent.replaceChildren();
   if (!drawn()) return;
   const tone = colours();
   const loud = channels.filter(({ share }) => share >= 0.1).slice(0, 3);
   const shown = loud.length ? loud : channels.slice(0, 1);
-  shown.forEach(({ name }, order) => {
+  shown.forEach(({ name, at }, order) => {
     const place = around.channels.indexOf(name);
     const column = (rows) => rows.map((row) => (row === null ? null : row[place]));
     const plot = new Plot(parent, name, [EXPECTED(tone), SEEN(tone)], { height: 120, last: order === shown.length - 1 });
     plot.set([around.times, column(around.expected), column(around.values)], [period]);
-    plot.tell(around.times.indexOf(at));
+    const there = around.times.indexOf(at);
+    if (there >= 0) plot.tell(there);
   });
 }
 

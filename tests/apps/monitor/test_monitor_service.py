@@ -230,7 +230,7 @@ def test_a_threshold_is_tried_on_the_past_and_set(client: TestClient) -> None:
 
 
 def test_rules_hold_from_the_next_point_on_and_after_a_restart(opened: Callable[..., TestClient]) -> None:
-    told = {"min_points": 50, "cool_down_s": 0.0, "merge_gap_s": 1.0}
+    told = {"min_points": 500, "cool_down_s": 0.0, "merge_gap_s": 1.0}
     with opened() as client:
         count = learned(client)
         assert client.put("/series/a/rules", json=told).json()["rules"] == told

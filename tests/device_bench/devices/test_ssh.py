@@ -133,6 +133,24 @@ def test_rows_of_a_cortex_a76_are_emulated_and_tell_no_times(equipped, tiny_bund
 
 
 @pytest.mark.device
+def test_a_detectors_windows_are_answered_on_a_cortex_a76(equipped, detector_bundle, tmp_path):
+    env = equipped.client(tmp_path / "client")
+    done = edgewise("check", detector_bundle, "--on", equipped.address, "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    variants = json.loads(done.stdout)[equipped.address]["variants"]
+    assert variants.keys() == set(open_bundle(detector_bundle).variants)
+    assert variants["onnx-fp32"]["golden"]["max_abs"] < 1e-4
+    assert variants["tflite-full_int8"]["golden"]["cosine"] > 0.99
+    out = tmp_path / "rows.jsonl"
+    words = ["bench", detector_bundle, "--on", equipped.address, "--variant", "onnx-int8", "--out", out]
+    done = edgewise(*words, env=env)
+    assert done.returncode == 0, done.stderr
+    row = json.loads(out.read_text().splitlines()[0])
+    assert row["emulated"] and row["sample"]["unit"] == "points" and row["parity"]["agreement"] > 0.8
+    emptied(equipped)
+
+
+@pytest.mark.device
 def test_the_gate_passes_on_a_cortex_a76(equipped, tiny_bundle, tmp_path):
     done = edgewise("check", tiny_bundle, "--on", equipped.address, env=equipped.client(tmp_path))
     assert done.returncode == 0, done.stderr
