@@ -115,12 +115,12 @@ def choose(old: Judged, new: Judged) -> tuple[str, str]:
 
 def judge(model: Any, profile: Profile, values: np.ndarray, start: int) -> Judged:
     """On the points from `start` on; what comes before only warms the stream up."""
-    plain = np.nan_to_num(model.score(values, profile).score[start:]) > profile.threshold
+    plain = model.score(values, profile).score[start:] >= profile.threshold
     found, volumes = [], []
     for seed in range(ROUNDS):
         made, labels, _ = inject(values, length=min(64, model.limits["window"]), seed=seed, skip=start)
         scores = model.score(made, profile).score[start:]
-        new = (np.nan_to_num(scores) > profile.threshold) & ~plain
+        new = (scores >= profile.threshold) & ~plain
         found += [new[first:last].any() for first, last in events(labels[start:])]
         volumes.append(vus(labels[start:] > 0, scores)[0])
     return Judged(float(plain.mean()), float(np.mean(found)), float(np.mean(volumes)))
