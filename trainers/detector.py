@@ -24,11 +24,13 @@ from runtimes.windows import bridge, normalise
 from trainers.checkpoint import Checkpoint, open_checkpoint, seal
 from trainers.files import digest_of
 from trainers.injections import inject
+from trainers.made import ordinary
 
 TASK = "anomaly-detection"
 MAX_CHANNELS, MAX_BATCH = 64, 256
 MAX_WINDOWS = 30_000  # of all series together; more change little and cost memory
 INJECTED = 400_000  # values of all series, the newest ones, that "auto" is decided on
+MADE = 36  # series that are made
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # of the forecast's regression; windows that were held out choose
 
 
@@ -37,7 +39,9 @@ class DetectorConfig:
     """`window` and `patch` in points; `bottleneck`: numbers through which a window must pass. `kind`:
     "subspace" is the line alone, "auto" keeps the better of both on anomalies injected into the last
     `validation` share of the training parts. `steps` counts batches. `masked`: in half of the windows of a
-    batch the Transformer must do without this share of the patches, and expect them all the same."""
+    batch the Transformer must do without this share of the patches, and expect them all the same. `made`:
+    the share of the windows that come from made series of ordinary kinds, for a model that is to serve
+    series unlike its data."""
 
     kind: Literal["transformer", "subspace", "auto"] = "transformer"
     window: int = 64
@@ -49,6 +53,7 @@ class DetectorConfig:
     steps: int = 600
     batch: int = 128
     masked: float = 0.25
+    made: float = 0.0
     learning_rate: float = 2e-3
     validation: float = 0.2
     seed: int = 0
@@ -69,8 +74,9 @@ def check_config(config: DetectorConfig, section: str = "detector") -> None:
         )
     if not 0 < config.learning_rate < 1 or not 0 < config.validation < 1 or config.seed < 0:
         raise InputError(f"{section}: learning_rate and validation must be within 0 and 1, seed not below 0")
-    if not 0 <= config.masked < 1:
-        raise InputError(f"{section}.masked = {config.masked:g}: must be from 0 to below 1")
+    for key in ("masked", "made"):
+        if not 0 <= getattr(config, key) < 1:
+            raise InputError(f"{section}.{key} = {getattr(config, key):g}: must be from 0 to below 1")
     known = get_args(get_type_hints(type(config))["kind"])
     if config.kind not in known:
         raise InputError(f"{section}.kind = {config.kind!r}: must be one of {', '.join(known)}")
@@ -106,14 +112,27 @@ def _made(
     return found[kind], {"kind": kind, "injected_auc_pr": precision, "validation": losses(found[kind], held)}
 
 
-def split(
-    series: Sequence[Any], config: DetectorConfig
-) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def split(series: Sequence[Any], config: DetectorConfig) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """The training parts (n, channels), their windows to train on, and those of the last `validation` share."""
     parts = [np.asarray(one.values, float)[: one.train_end] for one in series]
     cut = [part[: int(len(part) * (1 - config.validation))] for part in parts]
     late = [part[len(early) :] for part, early in zip(parts, cut, strict=True)]
-    return parts, gather(cut, config), gather(late, config, least=0)
+    train, held = gather(cut, config), gather(late, config, least=0)
+    if config.made:
+        others = ordinary(MADE, config.seed)
+        early = [one[: int(len(one) * (1 - config.validation))] for one in others]
+        last = [one[len(first) :] for one, first in zip(others, early, strict=True)]
+        train = _beside(train, gather(early, config), config.made)
+        held = _beside(held, gather(last, config), config.made)
+    return parts, train, held
+
+
+def _beside(windows: np.ndarray, others: np.ndarray, share: float) -> np.ndarray:
+    """Both, `others` with that share of all: whichever are too few come several times."""
+    count = max(len(windows), len(others))
+    own = np.resize(np.arange(len(windows)), round(count * (1 - share))) if len(windows) else []
+    more = np.resize(np.random.default_rng(0).permutation(len(others)), round(count * share))
+    return np.concatenate([windows[own], others[more]]) if len(own) else others[more]
 
 
 def gather(parts: Sequence[np.ndarray], config: DetectorConfig, least: int = 1) -> np.ndarray:

@@ -27,7 +27,10 @@ WORSE = 0.01
 """A candidate that finds so much less never wins."""
 FEWER = 0.5
 """A candidate that alarms at most this share of the points that the old one does wins."""
-
+LEAST = 0.2
+"""A candidate that finds a smaller share of what was put in never wins: it would be deaf."""
+FEW = 0.002
+"""Up to this share of alarmed points nothing can be told from it."""
 USELESS = 0.2
 """An old one that alarms a larger share of the newest points finds anything, and tells nothing."""
 
@@ -100,11 +103,13 @@ def choose(old: Judged, new: Judged) -> tuple[str, str]:
         f"found {old.found:.0%} and {new.found:.0%}, VUS-PR {old.vus_pr:.3f} and {new.vus_pr:.3f}, "
         f"alarmed {old.alarmed:.2%} and {new.alarmed:.2%} (old and new)"
     )
+    if new.found < LEAST:
+        return "old", f"the new one finds next to nothing: {told}"
     if old.alarmed > USELESS and new.alarmed <= old.alarmed * FEWER and new.vus_pr >= old.vus_pr - WORSE:
         return "new", f"the old one alarms at over a fifth of the points: {told}"
     if new.found < old.found or new.vus_pr < old.vus_pr - WORSE:
         return "old", f"the new one finds less: {told}"
-    if new.alarmed > old.alarmed:
+    if new.alarmed > max(old.alarmed, FEW):
         return "old", f"the new one raises more alarms: {told}"
     if new.vus_pr >= old.vus_pr + CLEARLY:
         return "new", f"it finds more: {told}"
