@@ -114,7 +114,7 @@ def _drifted(file: sqlite3.Connection, name: str) -> bool:
     """Whether the log's last word on it is a drift."""
     query = (
         "SELECT kind, json_extract(detail, '$.kept') FROM log WHERE series = ? AND "
-        "kind IN ('drift', 'drift over', 'learned', 'refit') ORDER BY id DESC"
+        "kind IN ('drift', 'drift over', 'learned', 'refit', 'deleted') ORDER BY id DESC"
     )
     for kind, kept in file.execute(query, [name]):
         if kind != "refit" or kept == "new":
