@@ -43,10 +43,11 @@ class Piece:
         self.span = int(self.places[-1]) + 1
         self.history = np.concatenate([kept["buffer"], rows])
         self.at = np.concatenate([np.arange(-window, 0), self.places])
-        # Hops since the piece began; those that fall into a gap are asked about only if a point needs them.
         self.hop, self.place = np.divmod(phase + self.places, patch)
-        self.hops = np.union1d(self.hop, (phase + self.span) // patch)
-        self.hops = self.hops[self.hops > 0]
+        last = (phase + self.span) // patch
+        # Hops since the piece began; those that fall into a gap are asked about only if a point needs them.
+        hops = np.arange(1, last + 1) if self.span == len(rows) else np.union1d(self.hop, last)
+        self.hops = hops[hops > 0]
         self.seen, self.windows = np.empty((0, window), bool), np.empty((0, window), np.float32)
         self.asked = np.zeros((len(self.hops), rows.shape[1]), bool)
         if len(self.hops):
@@ -56,12 +57,12 @@ class Piece:
         """The windows that end before these places, but for those in which too much is missing."""
         counts = np.cumsum(np.pad(~np.isnan(self.history), ((1, 0), (0, 0))), axis=0)
         first, early, last = (
-            counts[np.searchsorted(self.at, ends - back)] for back in (window, window - patch, 0)
+            counts[self.at.searchsorted(ends - back)] for back in (window, window - patch, 0)
         )
         self.asked = (last - first >= SEEN * window) & (early > first)
         some = np.flatnonzero(self.asked.any(axis=1))
         places = ends[some][:, None] + np.arange(-window, 0)
-        rows = np.minimum(np.searchsorted(self.at, places), len(self.at) - 1)
+        rows = np.minimum(self.at.searchsorted(places), len(self.at) - 1)
         found = self.history[rows]
         found[self.at[rows] != places] = np.nan
         raw = found.transpose(0, 2, 1)[self.asked[some]]
@@ -77,7 +78,7 @@ class Piece:
         forecasts[0], slow[0] = kept["forecast"].T, kept["slow"].T
         if len(self.windows):
             slow[1:][self.asked], forecasts[1:][self.asked] = self._judged(expected)
-        hop = np.searchsorted(self.hops, self.hop, side="right")
+        hop = self.hops.searchsorted(self.hop, side="right")
         ahead = forecasts[hop, :, self.place]
         errors = np.square(np.minimum(np.abs(self.rows - ahead) / self.profile.ahead[self.place], MOST))
         recent = np.concatenate([kept["recent"], errors])
@@ -113,7 +114,7 @@ def newest(rows: np.ndarray, at: np.ndarray, size: int) -> np.ndarray:
     """The last `size` places (size, channels) up to the last of `at`, NaN where no row stands."""
     found = np.full((size, rows.shape[1]), np.nan)
     first = int(at[-1]) + 1 - size
-    low = int(np.searchsorted(at, first))
+    low = int(at.searchsorted(first))
     found[at[low:] - first] = rows[low:]
     return found
 
@@ -129,7 +130,7 @@ def lately(
     """
     seen = ~np.isnan(rows[-count:])
     off = np.nan_to_num(rows - usual, nan=0.0)
-    lows = [np.searchsorted(at, at[-count:] - size, side="right") for size in sizes]
+    lows = [at.searchsorted(at[-count:] - size, side="right") for size in sizes]
     if count == 1:  # a stream that comes point by point
         sums = [off[low[0] :].sum(axis=0)[None] for low in lows]
     else:

@@ -117,6 +117,8 @@ class Stream:
         """How many points the times (n,) lack right before each of them, int (n,)."""
         steps = np.diff(when, prepend=self.last) / self.profile.step
         late = steps >= LATE
+        if not late.any():
+            return np.zeros(len(when), int)
         lacking = np.where(late, np.rint(np.where(late, steps, 0)) - 1, 0)
         # More than all that is remembered changes nothing; what is left out is a whole number of hops.
         patch = self._shapes["forecast"][0]
