@@ -21,6 +21,7 @@ from apps.web.replies import Refused
 log = logging.getLogger("edgewise.web")
 TOGETHER = 16  # alerts under way at a time
 EACH = 4  # of them to one webhook, so that a slow one does not hold up the others
+WRITE_AGAIN_S = 5.0  # where the end of an attempt could not be written
 AT_MOST_S = 30.0  # the list is looked at as often as that, though nothing said so
 
 
@@ -87,15 +88,22 @@ class Alerts:
                 self.pool, send, one.url, one.secret, one.body.encode(), one.id, now, self.private
             )
             self.seen("sent" if sent else "failed")
-            await self.intake.do(lambda: self._write(one, sent, said))
-        except (Refused, sqlite3.Error):
-            pass  # the service stops, or the disk is full: it is due again later
+            while not await self.intake.do(lambda: self._write(one, sent, said)):
+                await asyncio.sleep(WRITE_AGAIN_S)  # and it is not sent again meanwhile
+        except Refused:
+            pass  # the service stops: it is due again after its start
         finally:
             self.to[one.webhook] -= 1
             del self.running[one.id]
             self.ended.add(one.id)
             self.new.set()
 
-    def _write(self, one: Due, sent: bool, said: str) -> None:
-        with self.intake.scorer.transaction() as file:
-            outbox.ended(file, one, sent, said, time.time())
+    def _write(self, one: Due, sent: bool, said: str) -> bool:
+        """Whether it could be written."""
+        try:
+            with self.intake.scorer.transaction() as file:
+                outbox.ended(file, one, sent, said, time.time())
+        except sqlite3.Error as error:  # such as a full disk
+            log.error("the end of an alert was not written: %s", where_it_broke(error))
+            return False
+        return True

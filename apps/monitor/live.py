@@ -151,7 +151,7 @@ def learn(live: Live, model: Any, times: np.ndarray, values: np.ndarray) -> None
 
     Raises InputError where they teach nothing, such as a channel without a value.
     """
-    live.profile = model.fit(values, names=live.channels, step=usual_step(times))
+    live.profile = model.fit(values, names=live.channels, step=usual_step(times), times=times)
     start(live, model, times, values)
 
 

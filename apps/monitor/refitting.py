@@ -61,7 +61,7 @@ def judged(path: Path, model: Any, live: Live, profile: Profile, with_alarms: bo
             422, f'series {clip(live.name)}: {line}; where this is how it is now, send {{"alarmed": true}}'
         )
     try:
-        return judge(model, profile, values, exclude=alarmed, name=live.name)
+        return judge(model, profile, values, exclude=alarmed, name=live.name, times=times)
     except InputError as error:
         raise Refused(422, f"series {clip(live.name)}: {error}") from None
 

@@ -19,6 +19,8 @@ from apps.monitor.service import Service
 from runtimes.errors import InputError
 from runtimes.profile import PARTS
 
+LOOSE_AND_LONG = MonitorConfig(per_minute=100_000, warm_up=600)
+
 
 def scores_of(client: TestClient, name: str = "a") -> list[float | None]:
     return client.get(f"/series/{name}/points", params={"limit": 5000}).json()["scores"]
@@ -60,6 +62,28 @@ def test_scores_are_those_of_the_whole_array(client: TestClient, detector: Any) 
     expected = stream.push(np.arange(count, len(values)), values[count:]).score
     np.testing.assert_allclose(told[count:], expected, atol=1e-4)
     assert np.isnan(told[:count]).all()
+
+
+def test_a_series_with_gaps_is_learned_and_refitted_as_a_stream_sees_it(
+    start: Callable[..., Any], detector: Any
+) -> None:
+    client, first = start(config=LOOSE_AND_LONG), LOOSE_AND_LONG.warm_up
+    values = waves(3000)
+    times = START + np.arange(3000) + 21.0 * (np.arange(3000) // 120)  # a gap after every 120 points
+    body = {"times": times[:first].tolist(), "values": values[:first].tolist()}
+    client.post("/series/a/points", json=body)
+    wait_for(lambda: client.get("/series/a").json()["learned"])
+    profile = detector.fit(values[:first], names=["value"], step=1.0, times=times[:first])
+    plain = detector.fit(values[:first], names=["value"], step=1.0)
+    kept = client.app.state.service.scorer.series["a"].profile
+    assert kept.threshold == pytest.approx(profile.threshold, rel=1e-5)
+    assert plain.threshold != pytest.approx(profile.threshold, rel=1e-3)
+    client.put("/series/a/threshold", json={"threshold": 1e5})  # no alarm holds points back
+    body = {"times": times[first:].tolist(), "values": values[first:].tolist()}
+    client.post("/series/a/points", json=body)
+    told = client.post("/series/a/refit").json()
+    made = detector.fit(values[:2100], names=["value"], step=1.0, period=kept.period, times=times[:2100])
+    assert told["new_threshold"] == pytest.approx(made.threshold, rel=1e-5)
 
 
 def test_late_repeated_and_missing_points(client: TestClient) -> None:

@@ -150,6 +150,26 @@ def test_an_alert_that_ends_while_the_list_is_looked_at_is_not_sent_again(
     assert [body["kind"] for body in receiver.bodies()] == ["opened", "closed"]
 
 
+def test_an_alert_whose_end_cannot_be_written_is_not_sent_again(
+    client: TestClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end, tries = outbox.ended, []
+
+    def full(*what: Any) -> None:
+        tries.append(what)
+        if len(tries) < 4:
+            raise sqlite3.OperationalError("database or disk is full")
+        end(*what)
+
+    monkeypatch.setattr(outbox, "ended", full)
+    monkeypatch.setattr("apps.monitor.alerts.WRITE_AGAIN_S", 0.02)
+    made = hook(client, receiver.url)
+    count = learned(client)
+    send(client, "a", spiked(60, 30, count), count)
+    wait_for(lambda: [one for one in deliveries(client, made["id"]) if one["state"] == "sent"])
+    assert len(tries) == 4 and len(receiver.got) == 1
+
+
 def test_an_answer_that_drips_in_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "WHOLE_SECONDS", 0.2)
     done, drops = threading.Event(), []
