@@ -66,7 +66,8 @@ def refit(
 
     `exclude` (n,) bool marks points that were alarmed, which must not become the new normal. `candidate` is
     another model, say one trained on recent data, that the new profile is for; by default `model` itself.
-    `times` (n,) unix seconds: gaps in them count as missing points. Appends one JSON row to `log`. InputError where the points are too few to tell.
+    `times` (n,) in unix seconds: gaps in them count as missing points. Appends one JSON row to `log`.
+    InputError where the points are too few to tell.
     """
     values = np.array(values, float)
     if values.ndim != 2 or values.shape[1] != len(profile.names):
