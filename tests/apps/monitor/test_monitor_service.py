@@ -292,7 +292,7 @@ def test_a_series_without_values_says_why_it_learns_nothing(client: TestClient) 
     nothing = {"times": [START + at for at in range(WARM_UP)], "values": [[None]] * WARM_UP}
     client.post("/series/a/points", json=nothing)
     (line,) = wait_for(lambda: client.get("/series/a/log").json()["log"])
-    assert line["kind"] == "not learned" and "no value at all" in line["detail"]["why"]
+    assert line["kind"] == "not learned" and "has no value" in line["detail"]["why"]
     assert client.get("/series/a").json()["state"] == "learning"
     send(client, "a", waves(3 * WARM_UP, start=WARM_UP), WARM_UP)
     wait_for(lambda: client.get("/series/a").json()["learned"])
