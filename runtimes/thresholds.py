@@ -12,6 +12,7 @@ RISK = 1e-4  # share of normal points that may lie above the threshold
 LEVEL = 0.98  # quantile at which the tail begins (Siffer et al. 2017)
 LEAST = 20  # scores that a fit needs, and peaks that it takes of few scores
 SHAPES = (-0.5, 1.0)  # of a tail: below, estimates are not regular; above, it would have no mean
+MOST_SHARE = 0.1  # of a stream's scores in its tail; with more it begins higher up
 PEAKS = 1_000  # peaks that a stream keeps for the next fit; older ones go
 
 
@@ -114,13 +115,17 @@ class Spot:
         above = self.tail.share * self.tail.count
         if over <= 0:
             return replace(self, tail=replace(self.tail, share=above / count, count=count)), False
-        peaks = (*self.peaks, over)[-PEAKS:]
+        start, peaks, share = self.tail.start, (*self.peaks, over)[-PEAKS:], (above + 1) / count
+        if share > MOST_SHARE and len(peaks) > 2 * LEAST:  # no tail any more: begin at their median
+            middle = float(np.median(peaks))
+            higher = tuple(peak - middle for peak in peaks if peak > middle)
+            start, peaks, share = start + middle, higher, share * len(higher) / len(peaks)
         shape, scale = (
             fit_pareto(np.array(peaks), self.within)
             if len(peaks) >= LEAST
             else (self.tail.shape, self.tail.scale)
         )
-        tail = Tail(self.tail.start, shape, scale, (above + 1) / count, count)
+        tail = Tail(start, shape, scale, share, count)
         return replace(self, tail=tail, peaks=peaks), False
 
     def state(self) -> dict[str, Any]:
