@@ -146,7 +146,7 @@ def usual_step(times: np.ndarray) -> float:
     such steps would mostly lack points, the first larger quantile with which they do not."""
     steps = np.diff(np.asarray(times, float))
     found = 1e-3
-    for share in (0.5, 0.75, 0.9, 0.95, 0.98, 1.0):
+    for share in (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.95, 0.98, 1.0):
         found = max(float(np.quantile(steps, share)), 1e-3)
         late = steps[steps >= LATE * found] / found
         if np.minimum(np.rint(late) - 1, LONG_GAP).sum() <= UNEVEN * len(steps):

@@ -51,6 +51,7 @@ class Watch:
         self.spot: Spot | None = None
         self.last = float("-inf")
         self.seen = self.late = 0
+        self.pace = 0.0  # seconds between two points, the median while it learned
         self._times, self._values = np.empty(0), np.empty((0, 0))
         self._saved = time.monotonic()
         if state is not None and state.exists():
@@ -115,6 +116,7 @@ class Watch:
             return times[:0], values[:0]
         asked = "pot" if self.threshold in (None, "spot") else self.threshold
         self.profile = self.model.fit(self._values, self.names, threshold=asked, times=self._times)
+        self.pace = float(np.median(np.diff(self._times)))
         self._open(None, None, None)
         self.spot = spot_of(self.profile.tail, SHAPES) if self.threshold == "spot" else None
         self.stream.push(self._times, self._values)  # so that the first new points have a past
@@ -124,8 +126,8 @@ class Watch:
     def _open(self, stream: Any, alarms: Any, drift: Any) -> None:
         assert self.profile is not None
         self.stream = self.model.stream(self.profile, stream)
-        step = self.profile.step
-        rules = AlarmRules(3, cool_down_s=max(600.0, 10 * step), merge_gap_s=max(60.0, 3 * step))
+        pace = self.pace  # and not the step, which of an uneven series is long
+        rules = AlarmRules(3, cool_down_s=max(600.0, 10 * pace), merge_gap_s=max(60.0, 3 * pace))
         self.alarms = Alarms(rules, alarms)
         self.drift = Drift(self.profile, state=drift)
 
@@ -154,6 +156,7 @@ class Watch:
         if self.profile is not None and self.alarms is not None and self.drift is not None:
             told |= {"profile": self.profile.to_json(), "stream": self.stream.state()}
             told |= {"alarms": self.alarms.state(), "drift": self.drift.state()}
+            told["pace"] = self.pace
             told |= {"spot": None if self.spot is None else self.spot.state()}
         else:
             told |= {"times": _text(self._times), "values": _text(self._values)}
@@ -176,6 +179,7 @@ class Watch:
                 self.profile = profile_of(told["profile"])
                 if self.profile.names != self.names:
                     raise ValueError("its profile has other channels")
+                self.pace = float(told["pace"])
                 self._open(told["stream"], told["alarms"], told["drift"])
                 self._chosen(told["spot"])
             else:

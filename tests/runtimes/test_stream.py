@@ -275,4 +275,4 @@ def test_an_uneven_series_has_scores_too(every):
     known = ~np.isnan(MODEL.score(waves(1_500), profile, times=times).score)
     assert profile.step == step and known.mean() > 0.8
     outage = np.concatenate([times, times + 1e7])
-    assert usual_step(outage) == step
+    assert step <= usual_step(outage) <= 1.6 * step  # and not the outage

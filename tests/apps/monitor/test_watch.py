@@ -113,6 +113,15 @@ def test_another_threshold_after_a_restart(tmp_path):
         Watch(MODEL, LEARN, path, "quantile")
 
 
+def test_alarms_of_an_uneven_series_go_by_its_usual_pace(tmp_path):
+    values, steps = waves(450), np.resize([60, 60, 60, 6_000], 450)
+    one = Watch(MODEL, LEARN, tmp_path / "state")
+    one.push(Batch(("a", "b"), 1e9 + np.cumsum(steps), values))
+    one.save(now=True)
+    assert one.profile.step > 600 and one.alarms.rules.cool_down_s == 600
+    assert Watch(MODEL, LEARN, tmp_path / "state").alarms.rules == one.alarms.rules
+
+
 class Counters:
     """A machine that reads 10 MB a second from its disk, with clocks to turn."""
 
