@@ -18,6 +18,8 @@ from runtimes.profile import PARTS, Profile
 
 SCHEMA = 1
 BLOCK = 4096  # points of a stream that are worked on at once
+LONG_GAP = 64  # points of a gap, from which on it is an outage and says no more of how even a series is
+UNEVEN = 0.2  # points that may be missing for each that came
 LATE = 1.5  # steps between two points from which on some are missing between them
 
 
@@ -137,6 +139,19 @@ def checked_times(times: Any, count: int, last: float = float("nan")) -> np.ndar
     if not np.isfinite(when).all() or (np.diff(when) <= 0).any() or (count and when[0] <= last):
         raise InputError("times must be finite and increase; sort them and drop what came twice")
     return when
+
+
+def usual_step(times: np.ndarray) -> float:
+    """Seconds between two points (n,), at least two: the median step. Of a series so uneven that windows of
+    such steps would mostly lack points, the first larger quantile with which they do not."""
+    steps = np.diff(np.asarray(times, float))
+    found = 1e-3
+    for share in (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.95, 0.98, 1.0):
+        found = max(float(np.quantile(steps, share)), 1e-3)
+        late = steps[steps >= LATE * found] / found
+        if np.minimum(np.rint(late) - 1, LONG_GAP).sum() <= UNEVEN * len(steps):
+            break
+    return found
 
 
 def advance(model: Any, pushes: Sequence[tuple[Stream, Any, Any]]) -> list[Scores]:

@@ -13,7 +13,7 @@ from apps.monitor import rows
 from runtimes.alarms import AlarmRules, Alarms
 from runtimes.drift import Drift
 from runtimes.profile import Profile, profile_of
-from runtimes.stream import Stream, advance
+from runtimes.stream import Stream, advance, usual_step
 
 CHECKPOINT = 64  # points after which a stream's state is written again; as many are pushed again at a restart
 SILENT_STEPS = 10.0  # without a point for that many steps, a series counts as silent
@@ -172,11 +172,6 @@ def rules_for(step: float) -> AlarmRules:
     """The rules of a series for which nobody set any: for slow ones, as many points instead of seconds."""
     plain = AlarmRules()
     return AlarmRules(plain.min_points, max(plain.cool_down_s, 10 * step), max(plain.merge_gap_s, 3 * step))
-
-
-def usual_step(times: np.ndarray) -> float:
-    """Seconds between two points: the median."""
-    return max(float(np.median(np.diff(times))), 1e-3)
 
 
 def sleep(live: Live) -> None:

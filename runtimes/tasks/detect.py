@@ -11,7 +11,7 @@ from runtimes.engines import Session
 from runtimes.errors import EngineError, InputError
 from runtimes.fitting import MIN_WINDOWS, fit
 from runtimes.profile import Profile
-from runtimes.stream import Scores, Stream, checked_times
+from runtimes.stream import Scores, Stream, checked_times, usual_step
 
 INPUT, OUTPUT = "values", "expected"
 BY_BATCH = ("int8",)  # precisions that scale by the batch: a window goes alone, or its answer would vary
@@ -33,14 +33,14 @@ class Detector:
         """The profile of a series of normal points: `values` (n, channels) at steps of `step` seconds.
 
         `times` (n,) in unix seconds, increasing: gaps in them count as missing points, as a stream takes
-        them. Without `step` it is the median of theirs, and 1 where there are none either.
+        them. Without `step` it is the `usual_step` of theirs, and 1 where there are none either.
         `threshold`: a score, "pot" (one normal point in 10,000 above it) or "quantile" (one in 1,000).
         Raises InputError for other shapes, too many channels, or fewer than three windows of points.
         """
         points, names = self._checked(values, names)
         when = None if times is None else checked_times(times, len(points))
         if step is None:
-            step = 1.0 if when is None else float(np.median(np.diff(when)))
+            step = 1.0 if when is None else usual_step(when)
         if not (math.isfinite(step) and step > 0):
             raise InputError(f"step {step}: give seconds above 0")
         return fit(self, points, names, float(step), period, threshold, when)

@@ -12,7 +12,7 @@ from plain_detector import PATCH, WINDOW, Frequencies, plain_detector
 
 from runtimes.errors import InputError
 from runtimes.profile import PARTS, profile_of
-from runtimes.stream import BLOCK, advance
+from runtimes.stream import BLOCK, advance, usual_step
 from runtimes.tasks.detect import Detector
 
 MODEL = plain_detector()
@@ -264,3 +264,15 @@ def test_a_channel_whose_values_are_all_before_what_a_fit_looks_at_is_refused(mo
     values[600:, 1] = np.nan
     with pytest.raises(InputError, match="channel 'b' has no value in the last 200 points"):
         MODEL.fit(values, ["a", "b"])
+
+
+@pytest.mark.parametrize("every", [(1, 1, 1, 1), (1, 1, 4, 1, 9), (*[1] * 19, 40)])
+def test_an_uneven_series_has_scores_too(every):
+    times = 1e9 + 60.0 * np.cumsum(np.resize(every, 1_500))
+    step = usual_step(times)
+    assert step == 60 if max(every) == 1 else step > 60
+    profile = MODEL.fit(waves(1_500), times=times)
+    known = ~np.isnan(MODEL.score(waves(1_500), profile, times=times).score)
+    assert profile.step == step and known.mean() > 0.8
+    outage = np.concatenate([times, times + 1e7])
+    assert step <= usual_step(outage) <= 1.6 * step  # and not the outage
