@@ -23,15 +23,23 @@ BOTH = ("value", "level", "spread")  # parts that are strange when low, too
 
 
 def fit(
-    model: Any, points: np.ndarray, names: list[str], step: float, period: int | None, threshold: float | str
-) -> Profile:
+    model: Any, points: np.ndarray, names: list[str], step: float, period: int | None,
+    threshold: float | str, times: np.ndarray | None = None,
+) -> Profile:  # fmt: skip
     """The profile of normal `points` (n, channels), NaN where missing; `Detector.fit` says and checks more.
 
     The tail, and with it the threshold, is of scores that each half of the points got by what is usual in
     the other half: a series that wanders gets a higher threshold than one that stays.
     """
     count = len(names)
-    points = points[-max(POINTS // count, MIN_WINDOWS * model.limits["window"]) :]
+    most = max(POINTS // count, MIN_WINDOWS * model.limits["window"])
+    points, times = points[-most:], None if times is None else times[-most:]
+    empty = np.isnan(points).all(axis=0)
+    if empty.any():
+        raise InputError(
+            f"channel {names[int(empty.argmax())]!r} has no value in the last {len(points)} points; "
+            "leave it out"
+        )
     centre, scale, constant = scales(points)
     plain = np.zeros((count, len(PARTS), 3))
     plain[..., 2] = 1
@@ -39,23 +47,24 @@ def fit(
         tuple(names), centre, scale, constant, np.ones((model.limits["patch"], count)), plain, step, period,
         1.0, "", Tail(1.0, 0.0, 1.0, 1.0, 0), len(points),
     )  # fmt: skip
-    _, errors = Stream(model, profile).evidence(points)
-    profile = replace(profile, ahead=_usual_ahead(errors, model.limits["patch"]))
-    evidence, _ = Stream(model, profile).evidence(points)
+    _, errors, places = Stream(model, profile).evidence(points, times)
+    profile = replace(profile, ahead=_usual_ahead(errors, places, model.limits["patch"]))
+    evidence, _, _ = Stream(model, profile).evidence(points, times)
     scores = _crossed(evidence)
     tail = pot(scores, shapes=SHAPES)
     level, chosen = _threshold(threshold, scores, tail)
     return replace(profile, usual=usual_of(evidence), tail=tail, threshold=level, chosen=chosen)
 
 
-def _usual_ahead(errors: np.ndarray, patch: int) -> np.ndarray:
+def _usual_ahead(errors: np.ndarray, places: np.ndarray, patch: int) -> np.ndarray:
     """Root of the mean square error of the forecast (patch, channels) by its distance, 1 where none is known.
+    `errors` (n, channels), at distances `places` (n,).
 
     The largest 1 in 100 are left out: normal points hold some strange ones, too.
     """
     found = np.ones((patch, errors.shape[1]))
     for place in range(patch):
-        for channel, column in enumerate(errors[place::patch].T):
+        for channel, column in enumerate(errors[places == place].T):
             seen = column[~np.isnan(column)]
             if len(seen):
                 found[place, channel] = np.sqrt(np.square(seen[seen <= np.quantile(seen, 0.99)]).mean())

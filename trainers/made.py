@@ -1,4 +1,4 @@
-"""Ordinary series of stated kinds, made: what a detector sees beside its data, so that it serves other series.
+"""Ordinary series of stated kinds, made: what a detector sees beside its data, to serve other series.
 
 A model that was trained on one clean cycle forecasts a cycle everywhere, in plain noise too.
 """

@@ -42,4 +42,5 @@ def test_a_model_of_one_cycle_does_not_see_cycles_in_noise():
         detector = detector_of(fitted(train, held, config))
         expected = detector.score(noise, detector.fit(noise[:1_500])).expected[1_500:, 0]
         off[made] = np.sqrt(np.square(expected - noise[1_500:, 0]).mean()) / 2
-    assert off[0.5] < 1.2 < 1.3 < off[0.0], "1 is what noise allows"
+    assert off[0.5] < 1.2, "1 is what noise allows"
+    assert off[0.0] > 1.3
