@@ -26,9 +26,11 @@ MOST_CHANNELS_TOLD = 3
 def stream(watch: Watch, file: Path | None, machine: bool, as_json: bool) -> dict[str, Any]:
     """Watch one series until its source ends, or Ctrl-C or SIGTERM comes; a summary.
 
-    Points that do not increase in time are left out and counted. Raises InputError for channels that change.
+    Points that do not increase in time are left out and counted. Raises InputError for channels that change,
+    and where no line had a point.
     """
-    with _until_told() as told, _source(file, machine, watch) as batches:
+    lines = Lines(tell, watch.last if watch.seen else None)
+    with _until_told() as told, _source(file, machine, lines) as batches:
         try:
             for batch in batches:
                 _tell_all(watch, batch, as_json)
@@ -37,6 +39,8 @@ def stream(watch: Watch, file: Path | None, machine: bool, as_json: bool) -> dic
                     break
         finally:
             watch.save(now=True)
+    if lines.bad and not watch.seen:
+        raise InputError(f"none of {lines.count} lines has a point; see what was told of the first ones")
     return {"points": watch.seen, "late": watch.late, "learned": watch.profile is not None}
 
 
@@ -91,11 +95,10 @@ def _until_told() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _source(file: Path | None, machine: bool, watch: Watch) -> Iterator[Iterator[Batch]]:
+def _source(file: Path | None, machine: bool, lines: Lines) -> Iterator[Iterator[Batch]]:
     if machine:
         yield machine_batches()
         return
-    lines = Lines(tell, watch.last if watch.seen else None)
     if file is None:
         if sys.stdin is None or sys.stdin.isatty():
             raise InputError("no points: pipe one a line, or give --file CSV or --machine")

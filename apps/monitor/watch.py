@@ -102,6 +102,9 @@ class Watch:
 
     def _named(self, names: tuple[str, ...]) -> None:
         """Take these channels, unless so many points of them are more than a fit looks at."""
+        room = self.model.limits["max_channels"]
+        if len(names) > room:
+            raise InputError(f"{len(names)} channels; this model takes at most {room}, so choose among them")
         most = max(POINTS // max(len(names), 1), self.least)
         if self.learn > most:
             raise InputError(f"--learn {self.learn}: of {len(names)} channels give at most {most} points")
@@ -160,11 +163,16 @@ class Watch:
             told |= {"spot": None if self.spot is None else self.spot.state()}
         else:
             told |= {"times": _text(self._times), "values": _text(self._values)}
-        write_atomic(self.file, json.dumps(told, allow_nan=False).encode())
+        try:
+            write_atomic(self.file, json.dumps(told, allow_nan=False).encode())
+        except OSError as error:
+            raise InputError(f"{self.file}: {error.strerror}; free some space, or name another") from None
         self._saved = time.monotonic()
 
     def _restore(self, file: Path) -> None:
         try:
+            if not file.is_file():
+                raise ValueError("no plain file")
             if file.stat().st_size > MAX_STATE_BYTES:
                 raise ValueError(f"over {MAX_STATE_BYTES >> 20} MB")
             told = json.loads(file.read_bytes())
