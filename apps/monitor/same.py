@@ -107,13 +107,13 @@ def judge(model: Any, group: Iterable[Series], points: int = POINTS, seed: int =
 def report(rows: list[tuple[str, str, Found]]) -> str:
     """One line a set and variant."""
     head = f"{'set':<6}{'variant':<20}{'series':>7}{'points':>10}{'score':>10}{'rest':>10}{'calm':>10}"
-    lines = [head + "".join(f"{f'>1e{np.log10(chance):.0f}':>9}" for chance in CHANCES) + "   middle series"]
+    lines = [head + "".join(f"{f'>1e{np.log10(chance):.0f}':>9}" for chance in CHANCES) + "   kept by"]
     for name, variant, one in rows:
         shares = "".join(f"{over / max(one.calm, 1):>9.1e}" for over in one.over)
-        middle = float(np.median(one.shares)) if one.shares else 0.0
+        kept = sum(share <= 1e-4 for share in one.shares)  # by how many series one in 10^4 is kept
         lines.append(
             f"{name:<6}{variant:<20}{one.series:>7}{one.points:>10,}{one.score:>10.1e}{one.rest:>10.1e}"
-            f"{one.calm:>10,}{shares}   {middle:.1e}"
+            f"{one.calm:>10,}{shares}   {kept} of {len(one.shares)}"
         )
     return "\n".join(lines)
 
