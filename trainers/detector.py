@@ -106,10 +106,8 @@ def _made(
     return found[kind], {"kind": kind, "injected_auc_pr": precision, "validation": losses(found[kind], held)}
 
 
-def split(
-    series: Sequence[Any], config: DetectorConfig
-) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """The training parts (n, channels), their windows to train on, and those of the last `validation` share."""
+def split(series: Sequence[Any], config: DetectorConfig) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """The training parts (n, channels), windows to train on, and those of their last `validation` share."""
     parts = [np.asarray(one.values, float)[: one.train_end] for one in series]
     cut = [part[: int(len(part) * (1 - config.validation))] for part in parts]
     late = [part[len(early) :] for part, early in zip(parts, cut, strict=True)]
