@@ -135,7 +135,7 @@ def plant(series: Series, rounds: int) -> list[Planted]:
 
 def watched(live: Live, series: Series, places: Iterable[int]) -> Calm:
     """The points after the training part, one by one, with the states before those at `places`."""
-    assert live.stream is not None and live.alarms is not None
+    assert live.stream is not None and live.alarms is not None and live.threshold is not None
     wanted, states = set(places), {}
     opened, over = set(), np.zeros(len(series) - series.train_end, bool)
     for place in range(series.train_end, len(series)):
