@@ -74,8 +74,36 @@ def _usual_ahead(errors: np.ndarray, places: np.ndarray, patch: int) -> np.ndarr
 def usual_of(evidence: np.ndarray) -> np.ndarray:
     """Middle, usual distance and rare width (channels, parts, 3) of evidence (n, channels, parts).
 
-    Errors count from 0; value, level and spread both ways from their median.
+    The width is no smaller than what each half of the points shows by the other's middle. So a channel that
+    wanders weighs less, and the threshold, which is one for all, need not be high for its sake.
     """
+    found = _usual(evidence)
+    found[..., 2] = np.maximum(found[..., 2], _wandering(evidence))
+    return found
+
+
+def _wandering(evidence: np.ndarray) -> np.ndarray:
+    """Width (channels, parts) that holds for each half of the points by what is usual in the other."""
+    widths = []
+    for here, there in _halves(evidence):
+        usual = _usual(there)
+        far = np.abs(here - usual[..., 0]) - usual[..., 1]
+        known = ~np.isnan(far).all(axis=0)
+        width = np.zeros(known.shape)
+        width[known] = np.nanquantile(far[:, known], RARE, axis=0)
+        widths.append(width)
+    return np.asarray(np.maximum(*widths))
+
+
+def _halves(evidence: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    middle = len(evidence) // 2
+    early, late = evidence[:middle], evidence[middle:]
+    return (early, late), (late, early)
+
+
+def _usual(evidence: np.ndarray) -> np.ndarray:
+    """As `usual_of`, of these points alone. Errors count from 0; value, level and spread both ways from their
+    median."""
     count, parts = evidence.shape[1:]
     found = np.zeros((count, parts, 3))
     for channel in range(count):
@@ -96,11 +124,11 @@ def _crossed(evidence: np.ndarray) -> np.ndarray:
     As if the long course stood at its most, as it does after an anomaly: what it remembers is then under any
     threshold that is found in them.
     """
-    middle = len(evidence) // 2
-    halves = evidence[:middle], evidence[middle:]
-    scores = []
-    for here, there in (halves, halves[::-1]):
-        weights = weigh(here, usual_of(there))
+    scores, wandering = [], _wandering(evidence)
+    for here, there in _halves(evidence):
+        usual = _usual(there)
+        usual[..., 2] = np.maximum(usual[..., 2], wandering)
+        weights = weigh(here, usual)
         course = weights[..., PARTS.index("course")]
         course[~np.isnan(course)] = MOST_OF[PARTS.index("course")]
         scores.append(combine(weights)[0])

@@ -173,8 +173,8 @@ def found_events(labels: np.ndarray, alarms: np.ndarray) -> int:
 
 
 def best_f1(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """The best point F1 that any threshold gives, and that threshold: scores at or over it alarm, so that
-    points without one are never alarmed. It knows the labels, so it flatters every detector alike."""
+    """The best point F1 that any threshold gives, and that threshold: alarms are scores at or over it, never
+    points without one. It knows the labels, so it flatters every detector alike."""
     from sklearn.metrics import precision_recall_curve
 
     known = ~np.isnan(scores)

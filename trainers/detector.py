@@ -113,7 +113,7 @@ def _made(
 
 
 def split(series: Sequence[Any], config: DetectorConfig) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """The training parts (n, channels), their windows to train on, and those of the last share of them."""
+    """The training parts (n, channels), windows to train on, and those of their last `validation` share."""
     parts = [np.asarray(one.values, float)[: one.train_end] for one in series]
     cut = [part[: int(len(part) * (1 - config.validation))] for part in parts]
     late = [part[len(early) :] for part, early in zip(parts, cut, strict=True)]
