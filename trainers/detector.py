@@ -130,9 +130,10 @@ def split(series: Sequence[Any], config: DetectorConfig) -> tuple[list[np.ndarra
 def _beside(windows: np.ndarray, others: np.ndarray, share: float) -> np.ndarray:
     """Both, `others` with that share of all: whichever are too few come several times."""
     count = max(len(windows), len(others))
-    own = np.resize(np.arange(len(windows)), round(count * (1 - share))) if len(windows) else []
-    more = np.resize(np.random.default_rng(0).permutation(len(others)), round(count * share))
-    return np.concatenate([windows[own], others[more]]) if len(own) else others[more]
+    more = others[np.resize(np.random.default_rng(0).permutation(len(others)), round(count * share))]
+    if not len(windows):
+        return more
+    return np.concatenate([windows[np.resize(np.arange(len(windows)), round(count * (1 - share)))], more])
 
 
 def gather(parts: Sequence[np.ndarray], config: DetectorConfig, least: int = 1) -> np.ndarray:
