@@ -165,7 +165,7 @@ class ThresholdRequest(Asked):
 class RulesRequest(Asked):
     """When scores over the threshold make an alarm."""
 
-    min_points: int = Field(ge=1, le=10_000, description="So many points over the threshold open an alarm.")
+    min_points: int = Field(ge=1, le=10_000, description="So many in a row over the threshold open an alarm.")
     cool_down_s: float = Field(ge=0, le=1e7, description="So long after an alarm no other one opens.")
     merge_gap_s: float = Field(ge=0, le=1e7, description="Calm of up to so long does not close an alarm.")
 
