@@ -37,7 +37,7 @@ def fit(
     empty = np.isnan(points).all(axis=0)
     if empty.any():
         raise InputError(
-            f"channel {names[int(empty.argmax())]!r} has no value in the last {len(points)} points; "
+            f"channel {names[int(empty.argmax())]!r} has no value at all in the last {len(points)} points; "
             "leave it out"
         )
     centre, scale, constant = scales(points)

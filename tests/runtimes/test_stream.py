@@ -262,7 +262,7 @@ def test_a_channel_whose_values_are_all_before_what_a_fit_looks_at_is_refused(mo
     monkeypatch.setattr("runtimes.fitting.POINTS", 400)
     values = waves(900)
     values[600:, 1] = np.nan
-    with pytest.raises(InputError, match="channel 'b' has no value in the last 200 points"):
+    with pytest.raises(InputError, match="channel 'b' has no value at all in the last 200 points"):
         MODEL.fit(values, ["a", "b"])
 
 
