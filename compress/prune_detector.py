@@ -16,7 +16,7 @@ from torch import nn
 from runtimes.engines.patches import PatchConfig, PatchDetector
 from runtimes.errors import InputError
 from trainers.checkpoint import Checkpoint
-from trainers.detector import DetectorConfig, fitted, gather, losses, open_detector, write_detector
+from trainers.detector import DetectorConfig, fitted, losses, open_detector, split, write_detector
 
 BATCHES = 20  # of windows, by which importance is measured
 
@@ -56,12 +56,9 @@ def prune_detector(
         raise InputError(f"{start.path}: a line has no neurons to take out; leave [slim] out")
     shape = DetectorConfig(
         "transformer", model.config.window, model.config.patch, steps=config.steps, batch=config.batch,
-        learning_rate=config.learning_rate, seed=config.seed,
+        masked=0, learning_rate=config.learning_rate, validation=config.validation, seed=config.seed,
     )  # fmt: skip
-    parts = [np.asarray(one.values, float)[: one.train_end] for one in series]
-    cut = [part[: int(len(part) * (1 - config.validation))] for part in parts]
-    train = gather(cut, shape)
-    held = gather([part[len(early) :] for part, early in zip(parts, cut, strict=True)], shape, least=0)
+    _, train, held = split(series, shape)
     small = without(model, kept_neurons(importance(model, train, config), config.keep))
     made = fitted(train, held, shape, teacher=open_detector(teacher.path), start=small)
     step = {"step": "prune_detector", "config": asdict(config), "parent": start.digest}

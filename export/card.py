@@ -13,7 +13,7 @@ _LINES = {
     "question-answering": 'answer = model("your question", "the passage")\n'
     "print(answer.text if answer.found else None, answer.confidence)",
     "anomaly-detection": "profile = model.fit(values)  # (points, channels) of normal times\n"
-    "scores = model.score(more, profile)\nprint(scores.score > profile.threshold, scores.channels)",
+    "scores = model.score(more, profile)\nprint(scores.score >= profile.threshold, scores.channels)",
     "feature-extraction": 'vectors = model(["one text", "another"])\nprint(vectors @ vectors.T)',
 }
 _LIMITS = {

@@ -16,8 +16,9 @@ COUNTED = ("points", "open", "calm")  # of a run, beside what an event tells
 
 @dataclass(frozen=True)
 class AlarmRules:
-    """`min_points` over the threshold open an alarm. It stays open over calm of up to `merge_gap_s` seconds,
-    and for `cool_down_s` seconds after its end no other opens, unless what caused it lasts longer."""
+    """`min_points` in a row over the threshold open an alarm: a calm point between them begins the count
+    anew, a missing one does not. It stays open over calm of up to `merge_gap_s` seconds, and for
+    `cool_down_s` seconds after its end no other opens, unless what caused it lasts longer."""
 
     min_points: int = 3
     cool_down_s: float = 600.0
@@ -63,8 +64,9 @@ class Alarms:
         if state is not None:
             self._restore(state)
 
-    def push(self, times: Any, scores: Scores, threshold: float) -> list[AlarmEvent]:
-        """What opens and closes with these points (n,). Points without a score change nothing."""
+    def push(self, times: Any, scores: Scores, threshold: float | np.ndarray) -> list[AlarmEvent]:
+        """What opens and closes with these points (n,), by one threshold or each by its own (n,). Points
+        without a score change nothing."""
         events = []
         over = scores.score >= threshold
         for row, time in enumerate(np.asarray(times, float).tolist()):
@@ -75,6 +77,8 @@ class Alarms:
                 continue
             if over[row]:
                 events += self._risen(time, scores, row)
+            elif self._run is not None and not self._run["open"]:
+                self._run = None
             elif self._run is not None:
                 self._run["calm"] = True
                 events += self._ended(time)
@@ -96,15 +100,14 @@ class Alarms:
         return [*closed, self._event("opened")]
 
     def _ended(self, time: float) -> list[AlarmEvent]:
-        """Ends the run if there was calm for longer than `merge_gap_s`; a lack of points is no calm."""
+        """Ends an alarm if there was calm for longer than `merge_gap_s`; a lack of points is no calm."""
         run = self._run
         if run is None or not run["calm"] or time - run["end"] <= self.rules.merge_gap_s:
             return []
-        events = [self._event("closed")] if run["open"] else []
-        if run["open"]:
-            self._quiet = run["end"] + self.rules.cool_down_s
+        event = self._event("closed")
+        self._quiet = run["end"] + self.rules.cool_down_s
         self._run = None
-        return events
+        return [event]
 
     def _event(self, kind: str) -> AlarmEvent:
         run = {key: value for key, value in (self._run or {}).items() if key not in COUNTED}
@@ -132,7 +135,7 @@ class Alarms:
                     "calm": bool(run["calm"]),
                 }
                 AlarmEvent("closed", **{k: v for k, v in ({"id": ""} | run).items() if k not in COUNTED})
-            self._run = run
+            self._run = None if run and run["calm"] and not run["open"] else run
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise InputError(
                 f"state of alarms: not one that edgewise wrote ({error}); start afresh"

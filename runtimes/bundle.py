@@ -335,6 +335,8 @@ def _check_rest(path: Path, manifest: dict[str, Any]) -> None:
         limit = manifest["limits"].get(key)
         if type(limit) is not int or not least <= limit <= most:
             raise BundleError(f"{path}: {MANIFEST}: limits.{key} must be an integer from {least} to {most}")
+    if numbers and manifest["limits"]["window"] % manifest["limits"]["patch"]:
+        raise BundleError(f"{path}: {MANIFEST}: limits.window must be a whole number of patches")
 
 
 def is_safe_name(name: str) -> bool:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from runtimes.profile import PARTS, Profile
-from runtimes.windows import SEEN, bridge, cut, normalise
+from runtimes.windows import SEEN, bridge, normalise
 
 MOST = 1e3  # no error counts for more times the usual one, and no part weighs more
 # The long course remembers: it is to rank points, and to hold no alarm open for its length.
@@ -28,19 +28,44 @@ def shapes(window: int, patch: int, channels: int) -> dict[str, tuple[int, int]]
 class Piece:
     """Some points (n, channels) of a stream, scaled: `windows` for the model first, then `finish`.
 
+    `lacking` (n,): how many points are missing right before each of them. They count as rows of NaN, and
+    none of these is made: `places` tells where the others stand, so work and memory go by what came.
     Afterwards `kept` and `phase` are where the stream stands. All sums run over the same points however a
     stream is cut into pieces, so that the same scores come of it.
     """
 
-    def __init__(self, profile: Profile, kept: dict[str, np.ndarray], phase: int, rows: np.ndarray) -> None:
+    def __init__(
+        self, profile: Profile, kept: dict[str, np.ndarray], phase: int, rows: np.ndarray, lacking: np.ndarray
+    ) -> None:
         self.profile, self.kept, self.phase, self.rows = profile, kept, phase, rows
         window, patch = len(kept["buffer"]), len(kept["forecast"])
+        self.places = np.arange(len(rows)) + np.cumsum(lacking)
+        self.span = int(self.places[-1]) + 1
         self.history = np.concatenate([kept["buffer"], rows])
-        self.ends = np.arange(window + patch - phase, len(self.history) + 1, patch)
-        if not len(self.ends):
-            self.windows = np.empty((0, window), np.float32)
-            return
-        raw = cut(self.history, window, self.ends).reshape(-1, window)
+        self.at = np.concatenate([np.arange(-window, 0), self.places])
+        self.hop, self.place = np.divmod(phase + self.places, patch)
+        last = (phase + self.span) // patch
+        # Hops since the piece began; those that fall into a gap are asked about only if a point needs them.
+        hops = np.arange(1, last + 1) if self.span == len(rows) else np.union1d(self.hop, last)
+        self.hops = hops[hops > 0]
+        self.seen, self.windows = np.empty((0, window), bool), np.empty((0, window), np.float32)
+        self.asked = np.zeros((len(self.hops), rows.shape[1]), bool)
+        if len(self.hops):
+            self._ask(self.hops * patch - phase, window, patch)
+
+    def _ask(self, ends: np.ndarray, window: int, patch: int) -> None:
+        """The windows that end before these places, but for those in which too much is missing."""
+        counts = np.cumsum(np.pad(~np.isnan(self.history), ((1, 0), (0, 0))), axis=0)
+        first, early, last = (
+            counts[self.at.searchsorted(ends - back)] for back in (window, window - patch, 0)
+        )
+        self.asked = (last - first >= SEEN * window) & (early > first)
+        some = np.flatnonzero(self.asked.any(axis=1))
+        places = ends[some][:, None] + np.arange(-window, 0)
+        rows = np.minimum(self.at.searchsorted(places), len(self.at) - 1)
+        found = self.history[rows]
+        found[self.at[rows] != places] = np.nan
+        raw = found.transpose(0, 2, 1)[self.asked[some]]
         self.seen = ~np.isnan(raw)
         self.raw = bridge(raw)
         self.windows, self.mean, self.spread = normalise(self.raw)
@@ -48,58 +73,69 @@ class Piece:
     def finish(self, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(evidence (n, channels, parts), forecasts (n, channels) scaled), given the model's answers."""
         kept, (patch, count) = self.kept, self.kept["forecast"].shape
-        forecasts, slow = kept["forecast"][None], kept["slow"][None]
-        if len(self.ends):
-            again, on = self._judged(expected)
-            forecasts = np.concatenate([forecasts, on.reshape(-1, count, patch).transpose(0, 2, 1)])
-            slow = np.concatenate([slow, again.reshape(-1, count, SLOW).transpose(0, 2, 1)])
-        hop, place = np.divmod(self.phase + np.arange(len(self.rows)), patch)
-        ahead = forecasts[hop, place]
-        errors = np.square(np.minimum(np.abs(self.rows - ahead) / self.profile.ahead[place], MOST))
+        forecasts = np.full((1 + len(self.hops), count, patch), np.nan)
+        slow = np.full((1 + len(self.hops), count, SLOW), np.nan)
+        forecasts[0], slow[0] = kept["forecast"].T, kept["slow"].T
+        if len(self.windows):
+            slow[1:][self.asked], forecasts[1:][self.asked] = self._judged(expected)
+        hop = self.hops.searchsorted(self.hop, side="right")
+        ahead = forecasts[hop, :, self.place]
+        errors = np.square(np.minimum(np.abs(self.rows - ahead) / self.profile.ahead[self.place], MOST))
         recent = np.concatenate([kept["recent"], errors])
+        at = np.concatenate([np.arange(-len(kept["recent"]), 0), self.places])
         evidence = np.empty((*errors.shape, len(PARTS)))
         window, short = len(kept["buffer"]), max(patch // 2, 1)
-        for part, mean in enumerate(lately(recent, len(errors), (short, window // 2, LONG * window), 1.0)):
+        for part, mean in enumerate(
+            lately(recent, at, len(errors), (short, window // 2, LONG * window), 1.0)
+        ):
             evidence[..., part] = np.sqrt(np.maximum(mean, 0))
         level = np.clip(self.history, -NO_MORE, NO_MORE)
-        for part, mean in enumerate(lately(level, len(errors), (short, window), 0.0), 3):
+        for part, mean in enumerate(lately(level, self.at, len(errors), (short, window), 0.0), 3):
             evidence[..., part] = mean
-        evidence[..., 5:] = slow[hop].transpose(0, 2, 1)
-        self.phase = int((self.phase + len(self.rows)) % patch)
+        evidence[..., 5:] = slow[hop]
+        self.phase = int((self.phase + self.span) % patch)
         self.kept = {
-            "buffer": self.history[-window:].copy(), "forecast": forecasts[-1].copy(),
-            "slow": slow[-1].copy(), "recent": recent[-len(kept["recent"]) :].copy(),
+            "buffer": newest(self.history, self.at, window), "forecast": forecasts[-1].T.copy(),
+            "slow": slow[-1].T.copy(), "recent": newest(recent, at, len(kept["recent"])),
         }  # fmt: skip
         return evidence, ahead
 
     def _judged(self, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Slow parts (windows, SLOW) and forecasts (windows, patch), scaled; NaN where too gappy."""
+        """Slow parts (windows, SLOW) and forecasts (windows, patch), scaled."""
         window = self.raw.shape[1]
         back = expected * self.spread[:, None] + self.mean[:, None]
-        counts = self.seen.sum(axis=1)
         off = np.square(np.where(self.seen, self.raw - back[:, :window], 0)).sum(axis=1)
-        shape = np.sqrt(off / np.maximum(counts, 1))
+        shape = np.sqrt(off / self.seen.sum(axis=1))
         spread = np.log(np.maximum(self.raw[:, -window // 4 :].std(axis=1), FLAT))
-        slow, on = np.stack([shape, spread], axis=1), back[:, window:]
-        gappy = (counts < SEEN * window) | ~self.seen[:, : on.shape[1]].any(axis=1)
-        slow[gappy], on[gappy] = np.nan, np.nan
-        return slow, on
+        return np.stack([shape, spread], axis=1), back[:, window:]
 
 
-def lately(rows: np.ndarray, count: int, sizes: tuple[int, ...], usual: float) -> list[np.ndarray]:
-    """For each of `sizes` the mean (count, channels) of so many rows up to each of the last `count` ones.
+def newest(rows: np.ndarray, at: np.ndarray, size: int) -> np.ndarray:
+    """The last `size` places (size, channels) up to the last of `at`, NaN where no row stands."""
+    found = np.full((size, rows.shape[1]), np.nan)
+    first = int(at[-1]) + 1 - size
+    low = int(at.searchsorted(first))
+    found[at[low:] - first] = rows[low:]
+    return found
+
+
+def lately(
+    rows: np.ndarray, at: np.ndarray, count: int, sizes: tuple[int, ...], usual: float
+) -> list[np.ndarray]:
+    """For each of `sizes` the mean (count, channels) of so many places up to each of the last `count` rows.
 
     What is missing counts as usual, so that a few points do not speak for many; NaN where a row itself is.
-    `rows` (m, channels), m at least `count - 1` and the largest size.
+    `rows` (m, channels) stand at the places `at` (m,), which increase; m at least `count - 1` and the largest
+    size.
     """
     seen = ~np.isnan(rows[-count:])
     off = np.nan_to_num(rows - usual, nan=0.0)
+    lows = [at.searchsorted(at[-count:] - size, side="right") for size in sizes]
     if count == 1:  # a stream that comes point by point
-        sums = [off[-size:].sum(axis=0)[None] for size in sizes]
+        sums = [off[low[0] :].sum(axis=0)[None] for low in lows]
     else:
         total = np.cumsum(np.pad(off, ((1, 0), (0, 0))), axis=0)
-        last = np.arange(len(rows) - count, len(rows)) + 1
-        sums = [total[last] - total[last - size] for size in sizes]
+        sums = [total[len(rows) - count + 1 :] - total[low] for low in lows]
     return [np.where(seen, sum_ / size + usual, np.nan) for sum_, size in zip(sums, sizes, strict=True)]
 
 

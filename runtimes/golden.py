@@ -77,6 +77,8 @@ def check_golden(golden: dict[str, np.ndarray], manifest: dict[str, Any]) -> Non
     pairs = texts.ndim == 2
     if texts.dtype.kind != "U" or texts.shape not in ((count,), (count, 2)) or not count:
         raise ValueError("texts, or pairs of them, are expected")
+    if "values" in golden or "expected" in golden:
+        raise ValueError("windows of numbers are a detector's")
     if rows < count or (rows > count and not pairs) or len(golden.keys() & set(OUTPUTS)) != 1:
         raise ValueError(f"{rows} rows for {count} texts")
     output = next(golden[name] for name in OUTPUTS if name in golden)

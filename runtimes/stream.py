@@ -18,6 +18,8 @@ from runtimes.profile import PARTS, Profile
 
 SCHEMA = 1
 BLOCK = 4096  # points of a stream that are worked on at once
+LONG_GAP = 64  # points of a gap, from which on it is an outage and says no more of how even a series is
+UNEVEN = 0.2  # points that may be missing for each that came
 LATE = 1.5  # steps between two points from which on some are missing between them
 
 
@@ -61,18 +63,23 @@ class Stream:
         """
         return advance(self.model, [(self, times, values)])[0]
 
-    def evidence(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Evidence float32 (n, channels, parts) and the forecasts' scaled errors (n, channels); for `fit`."""
+    def evidence(
+        self, values: np.ndarray, times: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of all points of a new stream, for `fit`: evidence float32 (n, channels, parts), the forecasts'
+        scaled errors (n, channels), and how far ahead each forecast was (n,), 0 the next point."""
         rows = (values - self.profile.centre) / self.profile.scale
-        evidence, errors = [], []
+        lacking = np.zeros(len(rows), int) if times is None else self._lacking(times)
+        evidence, errors, places = [], [], []
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
-            piece = Piece(self.profile, self.kept, self.phase, block)
+            piece = Piece(self.profile, self.kept, self.phase, block, lacking[start : start + BLOCK])
             parts, expected = piece.finish(self.model.expected(piece.windows))
             self.kept, self.phase = piece.kept, piece.phase
             evidence.append(parts.astype(np.float32))
             errors.append(np.abs(block - expected))
-        return np.concatenate(evidence), np.concatenate(errors)
+            places.append(piece.place)
+        return np.concatenate(evidence), np.concatenate(errors), np.concatenate(places)
 
     def state(self) -> dict[str, Any]:
         """What `model.stream(profile, state)` goes on from; JSON-able, of a size that never grows."""
@@ -105,10 +112,46 @@ class Stream:
                 f"values have shape {what.shape} for {len(when.ravel())} times and "
                 f"{len(self.profile.names)} channels; send (points, channels)"
             )
-        steps = np.diff(when, prepend=self.last if not np.isnan(self.last) else when[:1] - 1)
-        if not np.isfinite(when).all() or (steps <= 0).any():
-            raise InputError("times must be finite and increase; sort them and drop what came twice")
+        checked_times(when, len(when), self.last)
         return when, np.where(np.isfinite(what), what, np.nan)
+
+    def _lacking(self, when: np.ndarray) -> np.ndarray:
+        """How many points the times (n,) lack right before each of them, int (n,)."""
+        steps = np.diff(when, prepend=self.last) / self.profile.step
+        late = steps >= LATE
+        if not late.any():
+            return np.zeros(len(when), int)
+        lacking = np.where(late, np.rint(np.where(late, steps, 0)) - 1, 0)
+        # More than all that is remembered changes nothing; what is left out is a whole number of hops.
+        patch = self._shapes["forecast"][0]
+        most = self._shapes["recent"][0] + 1 + patch
+        return np.where(lacking > most, most + (lacking - most) % patch, lacking).astype(int)
+
+
+def checked_times(times: Any, count: int, last: float = float("nan")) -> np.ndarray:
+    """`times` as float64 (count,). Raises InputError unless finite, increasing and past `last`."""
+    try:
+        when = np.asarray(times, float)
+    except (ValueError, TypeError):
+        raise InputError("times must be numbers; give unix seconds") from None
+    if when.shape != (count,):
+        raise InputError(f"times have shape {when.shape} for {count} points; give one for each")
+    if not np.isfinite(when).all() or (np.diff(when) <= 0).any() or (count and when[0] <= last):
+        raise InputError("times must be finite and increase; sort them and drop what came twice")
+    return when
+
+
+def usual_step(times: np.ndarray) -> float:
+    """Seconds between two points (n,), at least two: the median step. Of a series so uneven that windows of
+    such steps would mostly lack points, the first larger quantile with which they do not."""
+    steps = np.diff(np.asarray(times, float))
+    found = 1e-3
+    for share in (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.95, 0.98, 1.0):
+        found = max(float(np.quantile(steps, share)), 1e-3)
+        late = steps[steps >= LATE * found] / found
+        if np.minimum(np.rint(late) - 1, LONG_GAP).sum() <= UNEVEN * len(steps):
+            break
+    return found
 
 
 def advance(model: Any, pushes: Sequence[tuple[Stream, Any, Any]]) -> list[Scores]:
@@ -118,28 +161,30 @@ def advance(model: Any, pushes: Sequence[tuple[Stream, Any, Any]]) -> list[Score
     """
     if len({id(push[0]) for push in pushes}) < len(pushes):
         raise InputError("a stream stands twice among those to advance; join its points")
+    streams = [push[0] for push in pushes]
     checked = [stream._checked(times, values) for stream, times, values in pushes]
-    spread = [_with_gaps(push[0], *points) for push, points in zip(pushes, checked, strict=True)]
+    scaled = [
+        ((what - stream.profile.centre) / stream.profile.scale, stream._lacking(when))
+        for stream, (when, what) in zip(streams, checked, strict=True)
+    ]
     found: list[list[Scores]] = [[] for _ in pushes]
-    for start in range(0, max((len(rows) for rows, _ in spread), default=0), BLOCK):
-        _advance(model, [push[0] for push in pushes], spread, start, found)
-    scored = []
-    for (stream, _, _), (when, what), blocks, (_, kept) in zip(pushes, checked, found, spread, strict=True):
+    for start in range(0, max((len(rows) for rows, _ in scaled), default=0), BLOCK):
+        _advance(model, streams, scaled, start, found)
+    for stream, (when, _) in zip(streams, checked, strict=True):
         stream.last = float(when[-1]) if len(when) else stream.last
-        scored.append(_joined(blocks, kept, what))
-    return scored
+    return [_joined(blocks, what) for blocks, (_, what) in zip(found, checked, strict=True)]
 
 
 def _advance(
-    model: Any, streams: list[Stream], spread: list[tuple[np.ndarray, np.ndarray]], start: int,
+    model: Any, streams: list[Stream], scaled: list[tuple[np.ndarray, np.ndarray]], start: int,
     found: list[list[Scores]],
 ) -> None:  # fmt: skip
     """One block of each stream that still has points, with one run of the model."""
-    at = [number for number, (rows, _) in enumerate(spread) if start < len(rows)]
+    at = [number for number, (rows, _) in enumerate(scaled) if start < len(rows)]
     pieces = []
     for number in at:
-        stream, block = streams[number], spread[number][0][start : start + BLOCK]
-        pieces.append(Piece(stream.profile, stream.kept, stream.phase, block))
+        stream, (rows, lacking) = streams[number], (one[start : start + BLOCK] for one in scaled[number])
+        pieces.append(Piece(stream.profile, stream.kept, stream.phase, rows, lacking))
     windows = [piece.windows for piece in pieces]
     expected = model.expected(np.concatenate(windows) if len(windows) > 1 else windows[0])
     for number, piece in zip(at, pieces, strict=True):
@@ -149,40 +194,19 @@ def _advance(
         stream.kept, stream.phase = piece.kept, piece.phase
 
 
-def _with_gaps(stream: Stream, when: np.ndarray, what: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scaled values with a row of NaN for each point that the times lack, and where the real ones stand."""
-    profile = stream.profile
-    scaled = (what - profile.centre) / profile.scale
-    steps = np.diff(when, prepend=stream.last) / profile.step
-    late = steps >= LATE
-    if not late.any():
-        return scaled, np.arange(len(when))
-    lacking = np.where(late, np.rint(np.where(late, steps, 0)) - 1, 0)
-    # More than a window of them changes nothing; what is left out is a whole number of hops.
-    window, patch = stream.model.limits["window"], stream.model.limits["patch"]
-    most = window + patch
-    lacking = np.where(lacking > most, most + (lacking - most) % patch, lacking).astype(int)
-    places = np.arange(len(when)) + np.cumsum(lacking)
-    rows = np.full((int(places[-1]) + 1, scaled.shape[1]), np.nan)
-    rows[places] = scaled
-    return rows, places
-
-
 def _scores(profile: Profile, evidence: np.ndarray, ahead: np.ndarray) -> Scores:
     score, channels, parts = combine(weigh(evidence, profile.usual))
     expected = ahead * profile.scale + profile.centre
     return Scores(score, profile.severity(score), channels, parts, expected, expected)
 
 
-def _joined(blocks: list[Scores], kept: np.ndarray, seen: np.ndarray) -> Scores:
-    """One of all blocks, of the points that were really there."""
+def _joined(blocks: list[Scores], seen: np.ndarray) -> Scores:
+    """One of all blocks."""
     if not blocks:
         none, count = np.empty(0), seen.shape[1]
         return Scores(none, none, np.empty((0, count)), np.empty((0, len(PARTS))), np.empty((0, count)), seen)
-    if len(blocks) == 1 and len(blocks[0].score) == len(kept):
+    if len(blocks) == 1:
         return replace(blocks[0], seen=seen)
     fields = [(one.score, one.severity, one.channels, one.parts, one.expected) for one in blocks]
-    score, severity, channels, parts, expected = (
-        np.concatenate(arrays)[kept] for arrays in zip(*fields, strict=True)
-    )
+    score, severity, channels, parts, expected = map(np.concatenate, zip(*fields, strict=True))
     return Scores(score, severity, channels, parts, expected, seen)

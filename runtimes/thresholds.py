@@ -12,6 +12,7 @@ RISK = 1e-4  # share of normal points that may lie above the threshold
 LEVEL = 0.98  # quantile at which the tail begins (Siffer et al. 2017)
 LEAST = 20  # scores that a fit needs, and peaks that it takes of few scores
 SHAPES = (-0.5, 1.0)  # of a tail: below, estimates are not regular; above, it would have no mean
+MOST_SHARE = 0.1  # of a stream's scores in its tail; with more it begins higher up
 PEAKS = 1_000  # peaks that a stream keeps for the next fit; older ones go
 
 
@@ -84,7 +85,7 @@ def fit_pareto(peaks: np.ndarray, within: tuple[float, float] = SHAPES) -> tuple
             break
         cost = np.log(shapes / grid) + shapes
         best = int(cost.argmin())
-        if cost[best] >= math.log(mean) + 1:  # exponential
+        if cost[best] >= math.log(mean):  # the exponential's cost: its shape is 0
             break
         found = float(shapes[best]), float(shapes[best] / grid[best])
         step = abs(grid[best]) * 0.15
@@ -102,23 +103,63 @@ class Spot:
     tail: Tail
     risk: float = RISK
     peaks: tuple[float, ...] = ()
+    within: tuple[float, float] = SHAPES
 
     def update(self, score: float) -> tuple["Spot", bool]:
         """Take one score in; whether it is an anomaly, which leaves the tail alone (SPOT, algorithm 2)."""
         if not math.isfinite(score):
             return self, False
-        if score > self.tail.threshold(self.risk):
+        if score >= self.tail.threshold(self.risk):
             return self, True
         count, over = self.tail.count + 1, score - self.tail.start
         above = self.tail.share * self.tail.count
         if over <= 0:
             return replace(self, tail=replace(self.tail, share=above / count, count=count)), False
-        peaks = (*self.peaks, over)[-PEAKS:]
+        start, peaks, share = self.tail.start, (*self.peaks, over)[-PEAKS:], (above + 1) / count
+        if share > MOST_SHARE and len(peaks) > 2 * LEAST:  # no tail any more: begin at their median
+            middle = float(np.median(peaks))
+            higher = tuple(peak - middle for peak in peaks if peak > middle)
+            start, peaks, share = start + middle, higher, share * len(higher) / len(peaks)
         shape, scale = (
-            fit_pareto(np.array(peaks)) if len(peaks) >= LEAST else (self.tail.shape, self.tail.scale)
+            fit_pareto(np.array(peaks), self.within)
+            if len(peaks) >= LEAST
+            else (self.tail.shape, self.tail.scale)
         )
-        tail = Tail(self.tail.start, shape, scale, (above + 1) / count, count)
+        tail = Tail(start, shape, scale, share, count)
         return replace(self, tail=tail, peaks=peaks), False
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able, of a size that never grows; `spot_from` goes on from it."""
+        return asdict(self)
+
+
+def spot_of(tail: Tail, within: tuple[float, float] = SHAPES, risk: float = RISK) -> Spot:
+    """A stream that begins with the `tail` of a fit: as many peaks as it had, as the tail has them."""
+    count = min(max(round(tail.share * tail.count), LEAST), PEAKS)
+    left = tail.share * (1 - (np.arange(count) + 0.5) / count)
+    peaks = tuple(tail.threshold(float(risk_)) - tail.start for risk_ in left)
+    return Spot(tail, risk, peaks, within)
+
+
+def spot_from(state: Any) -> Spot:
+    """Where `Spot.state` left it. Raises InputError for anything else."""
+    try:
+        told = state["tail"]
+        start, shape, scale, share = (float(told[key]) for key in ("start", "shape", "scale", "share"))
+        tail = Tail(start, shape, scale, share, int(told["count"]))
+        low, high = map(float, state["within"])
+        peaks = tuple(map(float, state["peaks"]))
+        spot = Spot(tail, float(state["risk"]), peaks, (low, high))
+        numbers = (tail.start, tail.shape, low, high, *peaks, tail.threshold(spot.risk))
+        if not all(map(math.isfinite, numbers)) or len(peaks) > PEAKS or min(peaks, default=1.0) < 0:
+            raise ValueError("no finite tail")
+        if not (tail.scale > 0 and 0 < tail.share <= 1 and tail.count > 0 and 0 < spot.risk < 1):
+            raise ValueError("no tail")
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+        raise InputError(
+            f"state of a threshold: not one that edgewise wrote ({error}); start afresh"
+        ) from None
+    return spot
 
 
 def quantile(scores: np.ndarray, share: float = 0.999) -> float:

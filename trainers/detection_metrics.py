@@ -2,7 +2,7 @@
 
 Nothing here is point-adjusted: an adjusted F1 takes a whole event as found by one lucky point, so that random
 scores come out ahead of real detectors (Kim et al. 2022). `scores` are (n,) floats, higher is stranger; NaN
-(not scored yet) counts as the lowest score. `labels` are (n,) bools, True in an anomaly.
+(no score) is no alarm and ranks below all others. `labels` are (n,) bools, True in an anomaly.
 """
 
 from dataclasses import dataclass
@@ -29,33 +29,34 @@ class Rates:
 def measure(
     labels: np.ndarray, scores: np.ndarray, threshold: float, step: float, buffer: int = BUFFER
 ) -> dict[str, Any]:
-    """All measures of one series as a plain row; an alarm is a score over `threshold`, `step` is in seconds.
+    """All measures of one series as a plain row; an alarm is a score at or over `threshold`, as
+    the service has it; `step` is in seconds.
 
-    What is not defined (curves without an anomaly, delays without an event found) is None.
+    What is not defined (curves without an anomaly, delays without an event that has one) is None.
     """
-    labels, scores = _checked(labels, scores)
-    alarms = scores > threshold
+    alarms = np.asarray(scores, np.float64) >= threshold
+    labels, ranked = _checked(labels, scores)
     row: dict[str, Any] = {
         "points": len(labels),
         "anomalous": int(labels.sum()),
         "events": len(events(labels)),
     }
     mixed = labels.any() and not labels.all()
-    vus_pr, vus_roc = vus(labels, scores, buffer) if mixed else (None, None)
+    vus_pr, vus_roc = vus(labels, ranked, buffer) if mixed else (None, None)
     row |= {"vus_pr": vus_pr, "vus_roc": vus_roc}
-    row |= {"auc_pr": auc_pr(labels, scores) if mixed else None}
-    row |= {"auc_roc": auc_roc(labels, scores) if mixed else None}
+    row |= {"auc_pr": auc_pr(labels, ranked) if mixed else None}
+    row |= {"auc_roc": auc_roc(labels, ranked) if mixed else None}
     best = best_f1(labels, scores) if mixed else (None, None)
     row |= {"best_f1": best[0], "threshold": float(threshold)}
     for kind, rates in (("point", point_rates(labels, alarms)), ("event", event_rates(labels, alarms))):
         values = (rates.precision, rates.recall, rates.f1) if labels.any() else (None, None, None)
         row |= dict(zip((f"{kind}_precision", f"{kind}_recall", f"{kind}_f1"), values, strict=True))
     delays = detection_delays(labels, alarms)
-    found = delays[~np.isnan(delays)]
+    known = delays[~np.isnan(delays)]
     row["false_alarms_a_day"] = false_alarms_a_day(labels, alarms, step)
-    row["found"] = len(found)
-    row["delay_points"] = float(np.median(found)) if len(found) else None
-    row["delay_s"] = float(np.median(found)) * step if len(found) else None
+    row["found"] = found_events(labels, alarms)
+    row["delay_points"] = float(np.median(known)) if len(known) else None
+    row["delay_s"] = float(np.median(known)) * step if len(known) else None
     return row
 
 
@@ -66,7 +67,8 @@ def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nda
     known = ~np.isnan(scores)
     if np.isinf(scores).any():
         raise InputError("an infinite score; scores are finite, NaN where there is none")
-    return labels, np.where(known, scores, scores[known].min() if known.any() else 0.0)
+    lowest = np.nextafter(scores[known].min(), -np.inf) if known.any() else 0.0
+    return labels, np.where(known, scores, lowest)
 
 
 # areas and volumes
@@ -162,18 +164,26 @@ def event_rates(labels: np.ndarray, alarms: np.ndarray) -> Rates:
     touches an event."""
     said, there = events(alarms), events(labels)
     right = sum(bool(labels[start:end].any()) for start, end in said)
-    found = sum(bool(alarms[start:end].any()) for start, end in there)
-    return _rates(right, len(said), len(there), found)
+    return _rates(right, len(said), len(there), found_events(labels, alarms))
+
+
+def found_events(labels: np.ndarray, alarms: np.ndarray) -> int:
+    """Events with an alarmed point in them."""
+    return sum(bool(alarms[start:end].any()) for start, end in events(labels))
 
 
 def best_f1(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """The best point F1 that any threshold gives, and that threshold: alarms are scores at or over it. It
-    knows the labels, so it flatters every detector alike."""
+    """The best point F1 that any threshold gives, and that threshold: alarms are scores at or over it, never
+    points without one. It knows the labels, so it flatters every detector alike."""
     from sklearn.metrics import precision_recall_curve
 
+    known = ~np.isnan(scores)
+    if not known.any():
+        return 0.0, float("inf")
     precision, recall, thresholds = precision_recall_curve(*_checked(labels, scores))
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    best = int(np.argmax(f1[:-1]))
+    lowest = 0 if known.all() else 1  # below the known ones is no threshold
+    best = lowest + int(np.argmax(f1[lowest:-1]))
     return float(f1[best]), float(thresholds[best])
 
 
@@ -185,9 +195,12 @@ def false_alarms_a_day(labels: np.ndarray, alarms: np.ndarray, step: float) -> f
 
 
 def detection_delays(labels: np.ndarray, alarms: np.ndarray) -> np.ndarray:
-    """(events,) points from an event's start to the first alarm in it; NaN where it was missed."""
+    """(events,) points from an event's start to the first alarm in it; NaN where it was missed, and where the
+    alarm was on before it: nothing tells how soon that event would have been found."""
     delays = [
-        float(alarms[start:end].argmax()) if alarms[start:end].any() else np.nan
+        float(alarms[start:end].argmax())
+        if alarms[start:end].any() and not (start and alarms[start - 1] and alarms[start])
+        else np.nan
         for start, end in events(labels)
     ]
     return np.array(delays, float)

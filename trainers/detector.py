@@ -24,11 +24,13 @@ from runtimes.windows import bridge, normalise
 from trainers.checkpoint import Checkpoint, open_checkpoint, seal
 from trainers.files import digest_of
 from trainers.injections import inject
+from trainers.made import ordinary
 
 TASK = "anomaly-detection"
 MAX_CHANNELS, MAX_BATCH = 64, 256
 MAX_WINDOWS = 30_000  # of all series together; more change little and cost memory
 INJECTED = 400_000  # values of all series, the newest ones, that "auto" is decided on
+MADE = 36  # series that are made
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # of the forecast's regression; windows that were held out choose
 
 
@@ -36,7 +38,10 @@ RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # of the forecast's regression; windows that w
 class DetectorConfig:
     """`window` and `patch` in points; `bottleneck`: numbers through which a window must pass. `kind`:
     "subspace" is the line alone, "auto" keeps the better of both on anomalies injected into the last
-    `validation` share of the training parts. `steps` counts batches."""
+    `validation` share of the training parts. `steps` counts batches. `masked`: in half of the windows of a
+    batch the Transformer must do without this share of the patches, and expect them all the same. `made`:
+    the share of the windows that come from made series of ordinary kinds, for a model that is to serve
+    series unlike its data."""
 
     kind: Literal["transformer", "subspace", "auto"] = "transformer"
     window: int = 64
@@ -47,6 +52,8 @@ class DetectorConfig:
     bottleneck: int = 8
     steps: int = 600
     batch: int = 128
+    masked: float = 0.25
+    made: float = 0.0
     learning_rate: float = 2e-3
     validation: float = 0.2
     seed: int = 0
@@ -67,6 +74,9 @@ def check_config(config: DetectorConfig, section: str = "detector") -> None:
         )
     if not 0 < config.learning_rate < 1 or not 0 < config.validation < 1 or config.seed < 0:
         raise InputError(f"{section}: learning_rate and validation must be within 0 and 1, seed not below 0")
+    for key in ("masked", "made"):
+        if not 0 <= getattr(config, key) < 1:
+            raise InputError(f"{section}.{key} = {getattr(config, key):g}: must be from 0 to below 1")
     known = get_args(get_type_hints(type(config))["kind"])
     if config.kind not in known:
         raise InputError(f"{section}.kind = {config.kind!r}: must be one of {', '.join(known)}")
@@ -82,10 +92,7 @@ def train_detector(
     """
     config = config or DetectorConfig()
     check_config(config)
-    parts = [np.asarray(one.values, float)[: one.train_end] for one in series]
-    cut = [part[: int(len(part) * (1 - config.validation))] for part in parts]
-    train = gather(cut, config)
-    held = gather([part[len(early) :] for part, early in zip(parts, cut, strict=True)], config, least=0)
+    parts, train, held = split(series, config)
     made, figures = _made(train, held, parts, config)
     step = {"step": "train_detector", "config": asdict(config), "parent": None}
     data = {"name": _name(series), "windows": len(train), "digest": _digest(parts)}
@@ -103,6 +110,30 @@ def _made(
     precision = {kind: on_injected(model, parts, config) for kind, model in found.items()}
     kind = max(precision, key=lambda name: precision[name])
     return found[kind], {"kind": kind, "injected_auc_pr": precision, "validation": losses(found[kind], held)}
+
+
+def split(series: Sequence[Any], config: DetectorConfig) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """The training parts (n, channels), windows to train on, and those of their last `validation` share."""
+    parts = [np.asarray(one.values, float)[: one.train_end] for one in series]
+    cut = [part[: int(len(part) * (1 - config.validation))] for part in parts]
+    late = [part[len(early) :] for part, early in zip(parts, cut, strict=True)]
+    train, held = gather(cut, config), gather(late, config, least=0)
+    if config.made:
+        others = ordinary(MADE, config.seed)
+        early = [one[: int(len(one) * (1 - config.validation))] for one in others]
+        last = [one[len(first) :] for one, first in zip(others, early, strict=True)]
+        train = _beside(train, gather(early, config), config.made)
+        held = _beside(held, gather(last, config), config.made)
+    return parts, train, held
+
+
+def _beside(windows: np.ndarray, others: np.ndarray, share: float) -> np.ndarray:
+    """Both, `others` with that share of all: whichever are too few come several times."""
+    count = max(len(windows), len(others))
+    more = others[np.resize(np.random.default_rng(0).permutation(len(others)), round(count * share))]
+    if not len(windows):
+        return more
+    return np.concatenate([windows[np.resize(np.arange(len(windows)), round(count * (1 - share)))], more])
 
 
 def gather(parts: Sequence[np.ndarray], config: DetectorConfig, least: int = 1) -> np.ndarray:
@@ -185,12 +216,12 @@ def fitted(
     rate = config.learning_rate
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=config.steps)
-    random = np.random.default_rng(config.seed)
+    random, covers = np.random.default_rng(config.seed), np.random.default_rng([config.seed, 1])
     best, kept = losses(model, held)["loss"], _weights(model)
     for step in range(config.steps):
         batch = torch.from_numpy(train[random.integers(0, len(train), config.batch)])
         model.train()
-        loss = _loss(model, batch, config.window, teacher)
+        loss = _loss(model, batch, config.window, teacher, covered(batch, config, covers))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -208,8 +239,19 @@ def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def _loss(model: Any, batch: torch.Tensor, window: int, teacher: Any = None) -> torch.Tensor:
-    expected = model(values=batch[:, :window]).expected
+def covered(batch: torch.Tensor, config: DetectorConfig, random: np.random.Generator) -> torch.Tensor:
+    """The windows (m, window) of a batch, in half of them patches hidden: 0, which is the window's mean."""
+    values, tokens = batch[:, : config.window], config.window // config.patch
+    hidden = random.random((len(values), tokens)) < config.masked
+    hidden[::2] = False
+    return values * torch.from_numpy(np.repeat(~hidden, config.patch, axis=1))
+
+
+def _loss(
+    model: Any, batch: torch.Tensor, window: int, teacher: Any = None, read: torch.Tensor | None = None
+) -> torch.Tensor:
+    values = batch[:, :window]
+    expected = model.expect(values, values if read is None else read)
     again, on = (
         F.smooth_l1_loss(expected[:, part], batch[:, part]) for part in (slice(window), slice(window, None))
     )
@@ -236,14 +278,13 @@ def losses(model: Any, held: np.ndarray) -> dict[str, float]:
 
 def detector_of(model: PatchDetector, name: str = "trained") -> Detector:
     """The model as the runtime sees it, in this process and on one thread."""
-    config = model.config
-    limits = {
-        "window": config.window,
-        "patch": config.patch,
-        "max_channels": MAX_CHANNELS,
-        "max_batch": MAX_BATCH,
-    }
-    return Detector(TorchSession(model.eval(), 1, ("expected",)), limits, {"bundle": name, "task": TASK})
+    session = TorchSession(model.eval(), 1, ("expected",))
+    return Detector(session, _limits(model), {"bundle": name, "task": TASK})
+
+
+def _limits(model: PatchDetector) -> dict[str, int]:
+    shape = {"window": model.config.window, "patch": model.config.patch}
+    return {**shape, "max_channels": MAX_CHANNELS, "max_batch": MAX_BATCH}
 
 
 def on_injected(model: PatchDetector, parts: Sequence[np.ndarray], config: DetectorConfig) -> float:
@@ -270,20 +311,13 @@ def write_detector(
     seed: int, out: Path,
 ) -> Checkpoint:  # fmt: skip
     """Weights and config.json, sealed. The folder appears whole or not at all."""
-    config = model.config
-    limits = {
-        "window": config.window,
-        "patch": config.patch,
-        "max_channels": MAX_CHANNELS,
-        "max_batch": MAX_BATCH,
-    }
     with writing(out) as new:
         model.float().save_pretrained(new, safe_serialization=True)
         parameters = sum(weight.numel() for weight in model.parameters())
         meta = {
             "task": TASK,
             "labels": ["normal", "anomaly"],
-            "limits": limits,
+            "limits": _limits(model),
             "data": data,
             "metrics": {**metrics, "parameters": parameters},
             "seed": seed,
@@ -312,10 +346,7 @@ def distil_detector(
     shape = model.config
     config = replace(config or DetectorConfig(width=16, depth=1), window=shape.window, patch=shape.patch)
     check_config(config, "distil")
-    parts = [np.asarray(one.values, float)[: one.train_end] for one in series]
-    cut = [part[: int(len(part) * (1 - config.validation))] for part in parts]
-    train = gather(cut, config)
-    held = gather([part[len(early) :] for part, early in zip(parts, cut, strict=True)], config, least=0)
+    parts, train, held = split(series, config)
     made = fitted(train, held, replace(config, kind="transformer"), teacher=model)
     step = {"step": "distil_detector", "config": asdict(config), "parent": teacher.digest}
     data = {"name": _name(series), "windows": len(train), "digest": _digest(parts)}

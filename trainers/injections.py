@@ -77,7 +77,17 @@ def inject(
         most = max(1, made.shape[1] // 3)
         hit = random.choice(made.shape[1], int(random.integers(1, most + 1)), replace=False)
         for channel in hit:
-            made[start:stop, channel] = KINDS[kind](made[start:stop, channel], scale[channel], random)
+            made[start:stop, channel] = _changed(made[start:stop, channel], kind, scale[channel], random)
         labels[start:stop] = 1
         done.append({"kind": kind, "start": start, "end": stop, "channels": sorted(map(int, hit))})
     return made, labels, done
+
+
+def _changed(stretch: np.ndarray, kind: str, scale: float, random: np.random.Generator) -> np.ndarray:
+    """The anomaly in place of the stretch (n,); points that are missing stay so."""
+    there = ~np.isnan(stretch)
+    if not there.any():
+        return stretch
+    places = np.arange(len(stretch))
+    whole = np.interp(places, places[there], stretch[there])
+    return np.where(there, KINDS[kind](whole, scale, random), np.nan)

@@ -27,7 +27,10 @@ WORSE = 0.01
 """A candidate that finds so much less never wins."""
 FEWER = 0.5
 """A candidate that alarms at most this share of the points that the old one does wins."""
-
+LEAST = 0.2
+"""A candidate that finds a smaller share of what was put in never wins: it would be deaf."""
+FEW = 0.002
+"""Up to this share of alarmed points nothing can be told from it."""
 USELESS = 0.2
 """An old one that alarms a larger share of the newest points finds anything, and tells nothing."""
 
@@ -60,12 +63,14 @@ def refit(
     exclude: np.ndarray | None = None,
     candidate: Any = None,
     name: str = "",
+    times: np.ndarray | None = None,
 ) -> Refit:
     """Fit a new profile on the first 70% of the recent `values` (n, channels) and keep the better one.
 
     `exclude` (n,) bool marks points that were alarmed, which must not become the new normal. `candidate` is
     another model, say one trained on recent data, that the new profile is for; by default `model` itself.
-    Appends one JSON row to `log`. InputError where the points are too few to tell.
+    `times` (n,) in unix seconds: gaps in them count as missing points. Appends one JSON row to `log`.
+    InputError where the points are too few to tell.
     """
     values = np.array(values, float)
     if values.ndim != 2 or values.shape[1] != len(profile.names):
@@ -78,9 +83,12 @@ def refit(
         needed = int(np.ceil(4 * window / HELD_OUT))
         raise InputError(f"refit: {len(values)} points are too few; wait for {needed}")
     challenger = candidate or model
-    made = challenger.fit(values[:start], profile.names, step=profile.step, period=profile.period)
-    old = judge(model, profile, values, start)
-    new = judge(challenger, made, values, start)
+    made = challenger.fit(
+        values[:start], profile.names, step=profile.step, period=profile.period,
+        times=None if times is None else times[:start],
+    )  # fmt: skip
+    old = judge(model, profile, values, start, times)
+    new = judge(challenger, made, values, start, times)
     kept, why = choose(old, new)
     row = {
         "event": "refit", "series": name, "points": len(values), "held_out": len(values) - start,
@@ -100,27 +108,33 @@ def choose(old: Judged, new: Judged) -> tuple[str, str]:
         f"found {old.found:.0%} and {new.found:.0%}, VUS-PR {old.vus_pr:.3f} and {new.vus_pr:.3f}, "
         f"alarmed {old.alarmed:.2%} and {new.alarmed:.2%} (old and new)"
     )
-    if old.alarmed > USELESS and new.alarmed <= old.alarmed * FEWER and new.vus_pr >= old.vus_pr - WORSE:
-        return "new", f"the old one alarms at over a fifth of the points: {told}"
-    if new.found < old.found or new.vus_pr < old.vus_pr - WORSE:
-        return "old", f"the new one finds less: {told}"
-    if new.alarmed > old.alarmed:
-        return "old", f"the new one raises more alarms: {told}"
-    if new.vus_pr >= old.vus_pr + CLEARLY:
-        return "new", f"it finds more: {told}"
-    if new.alarmed <= old.alarmed * FEWER and new.alarmed < old.alarmed:
-        return "new", f"it raises fewer alarms: {told}"
+    outcomes = {
+        "the new one finds next to nothing": ("old", new.found < LEAST),
+        "the old one alarms at over a fifth of the points": (
+            "new",
+            old.alarmed > USELESS and new.alarmed <= old.alarmed * FEWER and new.vus_pr >= old.vus_pr - WORSE,
+        ),
+        "the new one finds less": ("old", new.found < old.found or new.vus_pr < old.vus_pr - WORSE),
+        "the new one raises more alarms": ("old", new.alarmed > max(old.alarmed, FEW)),
+        "it finds more": ("new", new.vus_pr >= old.vus_pr + CLEARLY),
+        "it raises fewer alarms": ("new", new.alarmed <= old.alarmed * FEWER and new.alarmed < old.alarmed),
+    }
+    for why, (kept, holds) in outcomes.items():
+        if holds:
+            return kept, f"{why}: {told}"
     return "old", f"the new one is no better: {told}"
 
 
-def judge(model: Any, profile: Profile, values: np.ndarray, start: int) -> Judged:
+def judge(
+    model: Any, profile: Profile, values: np.ndarray, start: int, times: np.ndarray | None = None
+) -> Judged:
     """On the points from `start` on; what comes before only warms the stream up."""
-    plain = np.nan_to_num(model.score(values, profile).score[start:]) > profile.threshold
+    plain = model.score(values, profile, times=times).score[start:] >= profile.threshold
     found, volumes = [], []
     for seed in range(ROUNDS):
         made, labels, _ = inject(values, length=min(64, model.limits["window"]), seed=seed, skip=start)
-        scores = model.score(made, profile).score[start:]
-        new = (np.nan_to_num(scores) > profile.threshold) & ~plain
+        scores = model.score(made, profile, times=times).score[start:]
+        new = (scores >= profile.threshold) & ~plain
         found += [new[first:last].any() for first, last in events(labels[start:])]
         volumes.append(vus(labels[start:] > 0, scores)[0])
     return Judged(float(plain.mean()), float(np.mean(found)), float(np.mean(volumes)))

@@ -1,6 +1,6 @@
 """Time series: times, channels, labels; read from a user's own files on an even grid, or told why not."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ MAX_CELLS = 100_000_000
 MAX_FILES = 1_000
 MAX_VALUE = 1e30
 MAX_FILL = 5
-"""Gaps of at most this many points are filled by a straight line; longer ones stay missing (NaN)."""
+"""In a training part, gaps of at most this many points are filled by a straight line."""
 MIN_POINTS = 16
 _MAX_STRETCH = 20
 
@@ -43,7 +43,8 @@ class SeriesConfig:
 class Series:
     """One series. `times` (n,) float64 unix seconds, rising; `values` (n, c) float64, NaN where missing;
     `labels` (n,) bool, True in an anomaly, or None; points before `train_end` are the training part;
-    `step` in seconds. `notes` counts what was done to the rows: repeated, unordered, missing, filled."""
+    `step` in seconds. `notes` counts what was done to the rows: repeated, unordered, missing, filled.
+    Short gaps are filled in the training part only: what follows is judged as it arrived."""
 
     name: str
     family: str
@@ -133,10 +134,18 @@ def _series(path: Path, name: str, columns: Columns, config: SeriesConfig) -> Se
     step = config.step or float(np.median(np.diff(times)))
     times, values, labels = _even(where, times, values, labels, step)
     notes["missing"] = int(np.isnan(values).sum())
-    values = fill_gaps(values, MAX_FILL)
-    notes["filled"] = notes["missing"] - int(np.isnan(values).sum())
-    end = max(1, round(len(times) * config.train))
-    return Series(name, path.stem, times, values, columns.names, labels, end, step, notes)
+    one = Series(name, path.stem, times, values, columns.names, labels, 0, step, notes)
+    return with_train(one, max(1, round(len(times) * config.train)))
+
+
+def with_train(series: Series, train_end: int) -> Series:
+    """The series with its training part set, and the short gaps in it filled. What follows stays as it is: a
+    line over a gap there would tell a detector of the point behind it."""
+    values = series.values.copy()
+    values[:train_end] = fill_gaps(values[:train_end], MAX_FILL)
+    filled = int(np.isnan(series.values).sum() - np.isnan(values).sum())
+    notes = {**series.notes, "filled": filled}
+    return replace(series, values=values, train_end=train_end, notes=notes)
 
 
 def _check_values(where: str, columns: Columns) -> None:

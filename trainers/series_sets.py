@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from runtimes.errors import InputError
-from trainers.series import Series, fill_gaps, merge
+from trainers.series import Series, merge, with_train
 from trainers.sources import find
 
 NAB_PROBATION = (0.15, 5000)
@@ -66,11 +66,7 @@ def _rows(
     """A series of rows with their own times; its training part is yet to be set."""
     times, values, marks, notes = merge(times, values.astype(np.float64), labels.astype(bool))
     step = float(np.median(np.diff(times)))
-    return Series(name, family, times, fill_gaps(values, 5), tuple(names), marks, 0, step, notes)
-
-
-def _with_train(series: Series, train_end: int) -> Series:
-    return series.cut(0, len(series), train_end)
+    return Series(name, family, times, values, tuple(names), marks, 0, step, notes)
 
 
 def read_nab() -> list[Series]:
@@ -82,7 +78,7 @@ def read_nab() -> list[Series]:
             short = str(name).rsplit("/", 1)[-1].removesuffix(".csv")
             one = _rows(short, f"nab-{path.parent.name}", times, values, rows["label"].to_numpy(), ("value",))
             share, most = NAB_PROBATION
-            found.append(_with_train(one, max(NAB_LEAST, int(share * min(len(one), most)))))
+            found.append(with_train(one, max(NAB_LEAST, int(share * min(len(one), most)))))
     return found
 
 
@@ -99,7 +95,7 @@ def read_skab() -> list[Series]:
             one = _rows(
                 short, family, _seconds(rows["datetime"]), rows[channels].to_numpy(), labels, channels
             )
-            found.append(_with_train(one, len(one) // 2 if free else SKAB_TRAIN))
+            found.append(with_train(one, len(one) // 2 if free else SKAB_TRAIN))
     return found
 
 
@@ -114,7 +110,7 @@ def read_smd() -> list[Series]:
         values = np.concatenate([first[channels].to_numpy(), rows[channels].to_numpy()])
         labels = np.concatenate([np.zeros(len(first), bool), rows["label"].to_numpy() > 0])
         one = _rows(str(name), "smd", np.arange(len(values)) * 60.0, values, labels, channels)
-        found.append(_with_train(one, len(first)))
+        found.append(with_train(one, len(first)))
     return found
 
 
@@ -131,7 +127,7 @@ def read_ucr() -> list[Series]:
     for name, rows in table.sort_values(["series", "t"]).groupby("series", sort=True):
         values = rows["value"].to_numpy()[:, None]
         one = _rows(str(name), "ucr", rows["t"].to_numpy(float), values, rows["label"].to_numpy(), ("value",))
-        found.append(_with_train(one, int((rows["part"] == "train").sum())))
+        found.append(with_train(one, int((rows["part"] == "train").sum())))
     return found
 
 
@@ -142,7 +138,7 @@ def _ucr_from_index() -> Series:
     rows = pd.read_csv(next(source.path.glob("*_TEST.csv")))
     name = "135_UCR_Anomaly_InternalBleeding16_1200_4187_4199"
     times, values = rows["timestamp"].to_numpy(float), rows["value"].to_numpy()[:, None]
-    return _with_train(_rows(name, "ucr", times, values, rows["is_anomaly"].to_numpy(), ("value",)), 1200)
+    return with_train(_rows(name, "ucr", times, values, rows["is_anomaly"].to_numpy(), ("value",)), 1200)
 
 
 def read_ecg() -> list[Series]:
@@ -161,4 +157,4 @@ def read_ecg() -> list[Series]:
     rows = pd.read_csv(find("physionet/mitdb").path / "mitdb.csv")
     times, values = np.arange(len(rows)) * _MITDB_STEP, rows["data"].to_numpy()[:, None]
     found.append(_rows("mitdb", "ecg", times, values, rows["label"].to_numpy(), ("value",)))
-    return [_with_train(one, int(ECG_TRAIN * len(one))) for one in found]
+    return [with_train(one, int(ECG_TRAIN * len(one))) for one in found]

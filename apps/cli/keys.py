@@ -16,7 +16,11 @@ def keys(
     role: Annotated[str, typer.Option(help="With --make: read, write or admin.")] = "read",
     collection: Annotated[
         list[str] | None,
-        typer.Option(help="With --make: bind it to this one (or series); repeat for several."),
+        typer.Option(help="With --make: bind it to this one; repeat for several."),
+    ] = None,
+    series: Annotated[
+        list[str] | None,
+        typer.Option(help="With --make: bind it to this series; repeat for several."),
     ] = None,
     rate: Annotated[int | None, typer.Option(help="With --make: its own requests a minute.")] = None,
     revoke: Annotated[str | None, typer.Option(help="Revoke the key with this id.")] = None,
@@ -31,13 +35,13 @@ def keys(
 
     if make is not None and revoke is not None:
         raise InputError("--make and --revoke are two commands; give one")
-    if make is None and (role != "read" or collection or rate is not None):
-        raise InputError("--role, --collection and --rate go with --make NAME")
+    if make is None and (role != "read" or collection or series or rate is not None):
+        raise InputError("--role, --collection, --series and --rate go with --make NAME")
     if make is None and not (documents / FILE).is_file():
         raise InputError(f"{documents}: no keys were made here; --make NAME makes the first one")
     kept = Keys(documents)
     if make is not None:
-        key, text = kept.make(make, role, collection, rate)
+        key, text = kept.make(make, role, collection, rate, series)
         if json:
             emit({"id": key.id, "name": key.name, "role": key.role, "key": text})
         else:
@@ -49,7 +53,7 @@ def keys(
         emit([{**asdict(key), "collections": _bound(key)} for key in kept.all()])
         return
     for key in kept.all():
-        bound = ", ".join(_bound(key) or ["all collections"])
+        bound = ", ".join(_bound(key) or ["all"])
         state = f"revoked {key.revoked}" if key.revoked else f"made {key.made}"
         rate_told = f"  {key.per_minute}/min" if key.per_minute else ""
         print(f"{key.id}  {key.role:5}  {bound}{rate_told}  {state}  {key.name}")

@@ -34,6 +34,10 @@ def run(
     state: Annotated[
         Path | None, typer.Option(help="With --stream: a file to go on from after a restart.")
     ] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(help="With --stream: pot (the default), quantile, spot (moves on), or a score."),
+    ] = None,
     engine: Engine = None,
     variant: VariantName = None,
     threads: Threads = 1,
@@ -48,8 +52,9 @@ def run(
     from runtimes.bundle import NUMBERS
     from runtimes.load import load
 
-    if stream or file is not None or machine or state is not None:
-        _stream(bundle, stream, file, machine, learn, state, (engine, variant, threads), json)
+    if stream or file is not None or machine or state is not None or threshold is not None:
+        watched = (learn, state, threshold)
+        _stream(bundle, stream, file, machine, watched, (engine, variant, threads), json)
         return
     wanted = texts or _lines()
     model = load(bundle, engine=engine, variant=variant, threads=threads)
@@ -87,24 +92,29 @@ def run(
 
 
 def _stream(
-    bundle: Path, stream: bool, file: Path | None, machine: bool, learn: int, state: Path | None,
-    how: tuple[str | None, str | None, int], json: bool,
+    bundle: Path, stream: bool, file: Path | None, machine: bool,
+    watched: tuple[int, Path | None, str | None], how: tuple[str | None, str | None, int], json: bool,
 ) -> None:  # fmt: skip
     """Refuse what does not go together, before anything is opened; then watch."""
     from apps.cli import streaming
+    from apps.monitor.watch import Watch
+    from apps.web.identity import digest_of
     from runtimes.bundle import NUMBERS
     from runtimes.load import load
 
     if not stream:
-        raise InputError("--file, --machine and --state go with --stream")
+        raise InputError("--file, --machine, --state and --threshold go with --stream")
     if file is not None and machine:
         raise InputError("--file and --machine: watch one of them")
+    learn, state, threshold = watched
+    asked = streaming.threshold_of(threshold)
     engine, variant, threads = how
     model = load(bundle, engine=engine, variant=variant, threads=threads)
     task = model.describe()["task"]
     if task != NUMBERS:
         raise InputError(f"{bundle}: --stream is for {NUMBERS}, not {task}")
-    told = streaming.stream(model, file, machine, learn, state, json)
+    watch = Watch(model, learn, state, asked, digest_of(bundle))
+    told = streaming.stream(watch, file, machine, json)
     if json:
         print(to_json({"kind": "end", **told}))
         return

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,62 +16,89 @@ from apps.monitor.lines import Batch, Lines, read_batches, tell
 from apps.monitor.machine import machine_batches
 from apps.monitor.watch import Watch
 from runtimes.alarms import AlarmEvent
+from runtimes.drift import DriftEvent
 from runtimes.errors import InputError
 from runtimes.stream import Scores
 
 MOST_CHANNELS_TOLD = 3
 
 
-def stream(
-    model: Any, file: Path | None, machine: bool, learn: int, state: Path | None, as_json: bool
-) -> dict[str, Any]:
+def stream(watch: Watch, file: Path | None, machine: bool, as_json: bool) -> dict[str, Any]:
     """Watch one series until its source ends, or Ctrl-C or SIGTERM comes; a summary.
 
-    Points that do not increase in time are left out and counted. Raises InputError for channels that change.
+    Points that do not increase in time are left out and counted. Raises InputError for channels that change,
+    and where no line had a point.
     """
-    watch = Watch(model, learn, state)
-    known = watch.profile is not None
-    with _until_told(), _source(file, machine, watch) as batches:
+    lines = Lines(tell, watch.last if watch.seen else None)
+    with _until_told() as told, _source(file, machine, lines) as batches:
         try:
             for batch in batches:
-                times, scores, events = watch.push(batch)
-                if watch.profile is not None and not known:
-                    known = True
-                    _learned(watch, as_json)
-                if scores is not None and as_json:
-                    _points(times, scores)
-                for event in events:
-                    _alarm(event, watch.names, as_json)
-                if events or scores is not None:
-                    sys.stdout.flush()
-                watch.save(now=bool(events))
-        except KeyboardInterrupt:
-            tell("stopped")
+                _tell_all(watch, batch, as_json)
+                if told:
+                    tell("stopped")
+                    break
         finally:
             watch.save(now=True)
+    if lines.bad and not watch.seen:
+        raise InputError(f"none of {lines.count} lines has a point; see what was told of the first ones")
     return {"points": watch.seen, "late": watch.late, "learned": watch.profile is not None}
 
 
-@contextmanager
-def _until_told() -> Iterator[None]:
-    """SIGTERM ends a stream as Ctrl-C does."""
-
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
+def threshold_of(told: str | None) -> float | str | None:
+    """What --threshold says: a word, or a finite score. Raises InputError for anything else."""
+    if told in (None, "pot", "quantile", "spot"):
+        return told
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        score = float(str(told))
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise InputError(f"--threshold {told}: give pot, quantile, spot or a score")
+    return score
+
+
+def _tell_all(watch: Watch, batch: Batch, as_json: bool) -> None:
+    """What is to be told of a batch; told first, saved then."""
+    known = watch.profile is not None
+    times, scores, events = watch.push(batch)
+    if watch.profile is not None and not known:
+        _learned(watch, as_json)
+    if scores is not None and as_json:
+        _points(times, scores)
+    for event in events:
+        if isinstance(event, DriftEvent):
+            _drift(event, as_json)
+        else:
+            _alarm(event, watch.names, as_json)
+    if events or scores is not None:
+        sys.stdout.flush()
+    watch.save(now=bool(events))
 
 
 @contextmanager
-def _source(file: Path | None, machine: bool, watch: Watch) -> Iterator[Iterator[Batch]]:
+def _until_told() -> Iterator[list[int]]:
+    """The signals that came: Ctrl-C and SIGTERM let the batch at hand be finished; a second one does not."""
+    told: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        if told:
+            raise KeyboardInterrupt
+        told.append(number)
+
+    heeded = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {one: signal.signal(one, end) for one in heeded}
+    try:
+        yield told
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@contextmanager
+def _source(file: Path | None, machine: bool, lines: Lines) -> Iterator[Iterator[Batch]]:
     if machine:
         yield machine_batches()
         return
-    lines = Lines(tell, watch.last if watch.seen else None)
     if file is None:
         if sys.stdin is None or sys.stdin.isatty():
             raise InputError("no points: pipe one a line, or give --file CSV or --machine")
@@ -122,6 +150,17 @@ def _alarm(event: AlarmEvent, names: tuple[str, ...], as_json: bool) -> None:
     start = _clock(event.start)
     when = start if event.kind == "opened" else f"{start} to {_clock(event.end)}"
     print(f"{event.kind:<6} {when}  severity {event.severity:.2f}  {part}: {seen}")
+
+
+def _drift(event: DriftEvent, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"kind": "drift"} | asdict(event)))
+        return
+    what = "the scores" if event.what == "scores" else f"the {event.what} of {event.channel}"
+    print(
+        f"drift  {_clock(event.time)}  {what} moved by {event.shift:+.1f} usual spreads, over "
+        f"{event.points} points; if it is to stay so, learn anew (another --state)"
+    )
 
 
 def _shown(value: float | None) -> str:

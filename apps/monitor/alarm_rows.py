@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apps.monitor import rows
@@ -11,10 +11,10 @@ from runtimes.alarms import AlarmEvent
 
 _QUERY = (
     "SELECT a.id, s.name, a.start, a.end, a.peak_time, a.score, a.severity, a.threshold, a.channels, "
-    "a.opened, a.closed, a.acked, a.acked_by, a.note FROM alarms a JOIN series s ON s.id = a.series"
+    "a.opened, a.closed, a.acked, a.acked_by, a.note, a.parts FROM alarms a JOIN series s ON s.id = a.series"
 )
 _NAMES = ("id", "series", "start", "end", "peak_time", "score", "severity", "threshold", "channels", "opened",
-          "closed", "acked", "acked_by", "note")  # fmt: skip
+          "closed", "acked", "acked_by", "note", "parts")  # fmt: skip
 
 
 def open_alarm(
@@ -28,10 +28,10 @@ def open_alarm(
     """Writes what opened; the alarm's id."""
     id = id_of(live, event)
     file.execute(
-        "INSERT INTO alarms (id, series, start, peak_time, score, severity, threshold, channels, opened) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO alarms (id, series, start, peak_time, score, severity, threshold, channels, opened, "
+        "parts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [id, live.id, event.start, event.peak_time, event.peak, event.severity, threshold,
-         json.dumps(channels), now],
+         json.dumps(channels), now, json.dumps(shared(event.parts))],
     )  # fmt: skip
     return id
 
@@ -42,10 +42,11 @@ def close_alarm(
     """Writes what closed; the alarm's id."""
     id = id_of(live, event)
     file.execute(
-        "UPDATE alarms SET end = ?, peak_time = ?, score = ?, severity = ?, channels = ?, closed = ? "
-        "WHERE id = ?",
-        [event.end, event.peak_time, event.peak, event.severity, json.dumps(channels), now, id],
-    )
+        "UPDATE alarms SET end = ?, peak_time = ?, score = ?, severity = ?, channels = ?, closed = ?, "
+        "parts = ? WHERE id = ?",
+        [event.end, event.peak_time, event.peak, event.severity, json.dumps(channels), now,
+         json.dumps(shared(event.parts)), id],
+    )  # fmt: skip
     return id
 
 
@@ -56,9 +57,14 @@ def raise_peak(file: sqlite3.Connection, id: str, live: Live, run: dict[str, Any
         return
     channels = json.dumps(shared_anew(file, id, live, run["channels"]))
     file.execute(
-        "UPDATE alarms SET peak_time = ?, score = ?, severity = ?, channels = ? WHERE id = ?",
-        [run["peak_time"], run["peak"], run["severity"], channels, id],
+        "UPDATE alarms SET peak_time = ?, score = ?, severity = ?, channels = ?, parts = ? WHERE id = ?",
+        [run["peak_time"], run["peak"], run["severity"], channels, json.dumps(shared(run["parts"])), id],
     )
+
+
+def shared(parts: Mapping[str, float]) -> dict[str, float]:
+    """The shares of the parts of the evidence, as they are told."""
+    return {name: round(share, 3) for name, share in parts.items()}
 
 
 def id_of(live: Live, event: AlarmEvent) -> str:
@@ -147,4 +153,5 @@ def acknowledge(file: sqlite3.Connection, id: str, who: str, note: str, now: flo
 
 def _told(row: tuple[Any, ...]) -> dict[str, Any]:
     told = dict(zip(_NAMES, row, strict=True))
-    return told | {"channels": json.loads(told["channels"])}
+    parts = None if told["parts"] is None else json.loads(told["parts"])
+    return told | {"channels": json.loads(told["channels"]), "parts": parts}

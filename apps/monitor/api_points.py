@@ -21,7 +21,7 @@ from apps.monitor.schemas import (
     TakenReply,
 )
 from apps.monitor.scoring import Taken
-from apps.web.callers import bearer, needs
+from apps.web.callers import bearer, needs, still
 from apps.web.errors import errors, example
 from apps.web.keys import Key
 from apps.web.replies import Refused, Wants, clip, from_validation
@@ -74,7 +74,7 @@ def add(app: FastAPI, service: "Service") -> None:
     @app.websocket("/ingest")
     async def ingest(socket: WebSocket) -> None:
         try:
-            key = admit_socket(socket.scope, service.keys, service.limiter, service.config.host)
+            admit_socket(socket.scope, service.keys, service.limiter, service.config.host)
             if len(service.sockets) >= MOST_SOCKETS:
                 line = f"{MOST_SOCKETS} WebSockets are open; send more series over one of them"
                 raise Refused(503, line, {"Retry-After": "10"})
@@ -84,7 +84,7 @@ def add(app: FastAPI, service: "Service") -> None:
         await socket.accept()
         service.sockets.add(socket)
         try:
-            await _talk(service, socket, key)
+            await _talk(service, socket)
         finally:
             service.sockets.discard(socket)
 
@@ -130,13 +130,19 @@ def text_of(body: bytes) -> str:
         raise Refused(400, f"the body is not UTF-8 at byte {error.start}; send plain text") from None
 
 
-async def _talk(service: "Service", socket: WebSocket, key: Key) -> None:
-    """Frames in, one reply each, in any order. Reads no faster than the points are stored."""
+async def _talk(service: "Service", socket: WebSocket) -> None:
+    """Frames in, one reply each, in any order. Reads no faster than the points are stored.
+
+    A key that was revoked gets one more reply, and is closed out.
+    """
     places, running = asyncio.Semaphore(UNDER_WAY), set[asyncio.Task[None]]()
 
     async def answer(text: str) -> None:
         try:
-            await socket.send_text(json.dumps(await _answered(service, key, text)))
+            reply = await _answered(service, socket, text)
+            await socket.send_text(json.dumps(reply))
+            if reply.get("status") == 401:
+                await socket.close(1008, "the key opens nothing any more")
         except (RuntimeError, WebSocketDisconnect):
             pass  # gone meanwhile; its points are stored all the same
         finally:
@@ -148,7 +154,7 @@ async def _talk(service: "Service", socket: WebSocket, key: Key) -> None:
             task = asyncio.create_task(answer(await socket.receive_text()))
             running.add(task)
             task.add_done_callback(running.discard)
-    except WebSocketDisconnect:
+    except (WebSocketDisconnect, RuntimeError):  # closed from there, or from here
         pass
     except KeyError:  # a binary frame
         await socket.close(1003, "send text frames of JSON")
@@ -156,7 +162,7 @@ async def _talk(service: "Service", socket: WebSocket, key: Key) -> None:
         await asyncio.wait(running)
 
 
-async def _answered(service: "Service", key: Key, text: str) -> dict[str, Any]:
+async def _answered(service: "Service", socket: WebSocket, text: str) -> dict[str, Any]:
     """The reply to one frame: what a request's would be, with the frame's own `id` where it has one."""
     id = None
     try:
@@ -167,6 +173,7 @@ async def _answered(service: "Service", key: Key, text: str) -> dict[str, Any]:
         if not isinstance(id, str | int | None) or len(str(id)) > 64:
             id = None
             raise Refused(422, "a frame's id must be a number or a short text")
+        key = still(socket.headers, service.keys)
         if service.limiter.take(f"key {key.id}", key.per_minute):
             raise Refused(429, "over the requests a minute; send larger batches, less often")
         parts = points.of_many(read(PointsRequest, json.dumps(frame)), time.time())

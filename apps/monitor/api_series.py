@@ -17,6 +17,7 @@ from apps.monitor.schemas import (
     LOG_EXAMPLE,
     PREVIEW_EXAMPLE,
     SERIES_EXAMPLE,
+    RefitRequest,
     RulesRequest,
     SeriesListReply,
     SeriesReply,
@@ -33,12 +34,17 @@ if TYPE_CHECKING:
     from apps.monitor.service import Service
 
 MOST = 5_000  # points of one reply
+HELD_BACK = ("shares", "parts")  # /explain tells them of one point
 Reader = Annotated[Key, Depends(needs("read"))]
 Admin = Annotated[Key, Depends(needs("admin"))]
 Name = Annotated[str, Path(max_length=100, description="The series.")]
 Since = Annotated[float, Query(description="Unix seconds: only points after it.", allow_inf_nan=False)]
 Until = Annotated[float, Query(description="Unix seconds: only points up to it.", allow_inf_nan=False)]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="The newest so many.")]
+LOG = (  # of a series, not of one of the same name that was deleted
+    "SELECT id, at, series, kind, who, detail FROM log WHERE series = ? AND id > "
+    "(SELECT coalesce(max(id), 0) FROM log WHERE series = ? AND kind = 'deleted') ORDER BY id DESC LIMIT ?"
+)
 THRESHOLD = {"threshold": 1.94, "learned": 1.94, "chosen": None, "how": "pot 0.0001", "rules": {
     "min_points": 3, "cool_down_s": 600.0, "merge_gap_s": 60.0}}  # fmt: skip
 _JUDGED = {"alarmed": 0.0, "found": 0.9, "vus_pr": 0.79}
@@ -98,7 +104,7 @@ def _columns(app: FastAPI, service: "Service") -> None:
     ) -> dict[str, Any]:
         found = service.live(key, name)
         columns = await service.read(lambda file: rows.read(file, found.id, since, until, limit))
-        return {"channels": list(found.channels)} | {k: v for k, v in columns.items() if k != "shares"}
+        return {"channels": list(found.channels)} | {k: v for k, v in columns.items() if k not in HELD_BACK}
 
     @app.get(
         "/series/{name}/scores",
@@ -134,8 +140,7 @@ def _columns(app: FastAPI, service: "Service") -> None:
         name: Name, key: Reader, limit: Annotated[int, Query(ge=1, le=500)] = 100
     ) -> dict[str, Any]:
         found = service.live(key, name)
-        query = "SELECT id, at, series, kind, who, detail FROM log WHERE series = ? ORDER BY id DESC LIMIT ?"
-        lines = await service.read(lambda file: file.execute(query, [found.name, limit]).fetchall())
+        lines = await service.read(lambda file: file.execute(LOG, [found.name, found.name, limit]).fetchall())
         return {"log": log_lines(lines)}
 
 
@@ -168,19 +173,23 @@ def _judging(app: FastAPI, service: "Service") -> None:
 def _setting(app: FastAPI, service: "Service") -> None:
     @app.put(
         "/series/{name}/threshold",
-        summary="Set the threshold, from the next point on",
+        summary="Set the threshold, from the next point on: a number, or what known anomalies say is best",
         responses=errors(400, 401, 403, 404, 415, 422, 429) | {200: example(THRESHOLD)},
         dependencies=bearer(),
     )
     async def set_threshold(name: Name, request: ThresholdRequest, key: Admin) -> dict[str, Any]:
         found = service.live(key, name)
+        chosen, how = request.threshold, _how(request)
+        if request.windows is not None:
+            windows = request.windows
+            chosen = await service.read(lambda file: judging.labelled(file, found, windows))
 
         def work() -> None:
             with service.scorer.transaction() as file:
-                file.execute("UPDATE series SET threshold = ? WHERE id = ?", [request.threshold, found.id])
-                detail = {"before": found.chosen, "now": request.threshold}
+                file.execute("UPDATE series SET threshold = ? WHERE id = ?", [chosen, found.id])
+                detail = {"before": found.chosen, "now": chosen} | how
                 write_log(file, name, "threshold", key.name, detail)
-            service.scorer.series[name].chosen = request.threshold
+            service.scorer.series[name].chosen = chosen
 
         await service.intake.do(work)
         return _threshold(service.live(key, name))
@@ -212,15 +221,16 @@ def _changing(app: FastAPI, service: "Service") -> None:
         responses=errors(401, 403, 404, 409, 415, 422, 429) | {200: example(REFIT)},
         dependencies=bearer(),
     )
-    async def refit(name: Name, key: Admin) -> dict[str, Any]:
+    async def refit(name: Name, key: Admin, request: RefitRequest | None = None) -> dict[str, Any]:
         found = service.live(key, name)
         before = found.profile
         if before is None:
             raise Refused(422, f"series {clip(name)} still learns for the first time; wait for more points")
         async with service.refits:
             judged = await asyncio.to_thread(
-                refitting.judged, service.path, service.scorer.model, found, before
-            )
+                refitting.judged, service.path, service.scorer.model, found, before,
+                with_alarms=request is not None and request.alarmed,
+            )  # fmt: skip
             work = partial(refitting.adopt, service.scorer, name, before, judged, key.name)
             return await service.intake.do(work)
 
@@ -241,6 +251,15 @@ def _changing(app: FastAPI, service: "Service") -> None:
 
         await service.intake.do(work)
         return {"deleted": name}
+
+
+def _how(request: ThresholdRequest) -> dict[str, Any]:
+    """For the log, where it is no number that is set. Raises Refused (422) for half of a request."""
+    if request.windows is None and request.method is None and "threshold" in request.model_fields_set:
+        return {}
+    if request.windows is None or request.method is None or request.threshold is not None:
+        raise Refused(422, 'send either "threshold", or "method": "labelled" with "windows"')
+    return {"method": request.method, "windows": len(request.windows)}
 
 
 def _threshold(found: Live) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -140,12 +141,12 @@ def _kept(log: Path) -> dict[str, dict[str, Any]]:
 
 
 def _settings(name: str, group: Sequence[Series], points: int, config: DetectorConfig) -> str:
-    """A digest of what a row depends on beside its series and detector: their cut, the configuration, and
-    the code that scores and measures."""
+    """A digest of what a row depends on beside its detector: all series of its family, the configuration,
+    and the code that reads, scores and measures."""
     told: dict[str, Any] = {
         "points": points,
-        "series": [(one.name, len(one), one.train_end) for one in group],
-        "code": _code(name in detectors()),
+        "series": [(one.name, one.train_end, _points(one)) for one in group],
+        "code": _code(*code_of(name)),
     }
     if ":" in name:
         told["bundle"] = open_bundle(Path(name.rpartition(":")[0])).manifest["sha256"]
@@ -154,14 +155,33 @@ def _settings(name: str, group: Sequence[Series], points: int, config: DetectorC
     return digest_of({"settings": json.dumps(told, sort_keys=True)})[:12]
 
 
+def _points(one: Series) -> str:
+    labels = b"" if one.labels is None else one.labels.tobytes()
+    return sha256(one.times.tobytes() + one.values.tobytes() + labels).hexdigest()
+
+
+ROOT = Path(__file__).parents[2]
+_MEASURES = (
+    "apps/monitor/benchmark.py", "trainers/series.py", "trainers/detection_metrics.py", "runtimes/*.py",
+)  # fmt: skip
+_OURS = (
+    "trainers/detector.py", "trainers/injections.py", "trainers/checkpoint.py", "runtimes/engines/*.py",
+    "runtimes/tasks/*.py",
+)  # fmt: skip
+_EXPORTS = ("apps/monitor/exported.py", "compress/*.py", "export/*.py")
+
+
+def code_of(name: str) -> tuple[str, ...]:
+    """Patterns of the files that the rows of a detector depend on, rather too many than too few. What reads
+    the sets is not among them: the points themselves are part of a row's key."""
+    if name in detectors():
+        return (*_MEASURES, "trainers/detectors.py")
+    return (*_MEASURES, *_OURS, *(_EXPORTS if "@" in name else ()))
+
+
 @cache
-def _code(baseline: bool) -> str:
-    root = Path(__file__).parents[2]
-    files = [root / "trainers" / file for file in ("detection_metrics.py", "series_sets.py")]
-    if baseline:
-        return digest_files(root, [*files, root / "trainers/detectors.py"])
-    ours = [root / "trainers/detector.py", root / "runtimes/tasks/detect.py"]
-    return digest_files(root, [*files, *ours, *(root / "runtimes").glob("*.py")])
+def _code(*patterns: str) -> str:
+    return digest_files(ROOT, sorted({path for pattern in patterns for path in ROOT.glob(pattern)}))
 
 
 def _rows(

@@ -1,32 +1,55 @@
-"""How soon a detector says so, and how often for nothing: `python -m apps.monitor.delays`.
+"""How soon a detector tells, and how often for nothing, in a live stream: `python -m apps.monitor.delays`.
 
-Anomalies of known kinds are put into the later half of a calm series, which the detector has not seen (its
-profile is fitted on the first half), and the points go through it as a stream does. Alarms are those of the
-service: scores over the threshold under AlarmRules.
+Anomalies of known kinds are put into the later half of a calm series, which the detector has not seen. The
+service's own series (`apps.monitor.live`) learns from the first half, and then gets one point after another.
+What counts is the alarm that opens under the service's rules: a delay is the number of points from the first
+one of the anomaly to the one at which its alarm opens.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from runtimes.alarms import AlarmRules, Alarms
+from apps.monitor.live import Live, learn
+from runtimes.alarms import Alarms
 from runtimes.errors import EdgewiseError
 from runtimes.load import load
+from runtimes.stream import Stream
 from trainers.detector import DetectorConfig, train_detector
 from trainers.injections import inject
-from trainers.series import Series
+from trainers.series import Series, events
 from trainers.series_sets import ANOMALY_FREE, read_set
 
 KINDS = ("spike", "drift", "stuck", "level shift", "noise burst")
 LENGTH = 128
 ROUNDS = 10
-PLAIN = AlarmRules(min_points=1, cool_down_s=0, merge_gap_s=0)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """An anomaly of `kind` at the points from `start` to before `end`; `values` (n, channels) are the points
+    from `start` on, the anomaly and what follows it."""
+
+    kind: str
+    start: int
+    end: int
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Calm:
+    """What the service told of the points after the training part as they are: at which alarms `opened`,
+    `over` (n,) bool, the points over the threshold, and the written states before some points."""
+
+    opened: set[int]
+    over: np.ndarray
+    states: dict[int, tuple[dict[str, Any], dict[str, Any]]]
 
 
 def main() -> None:
@@ -64,59 +87,89 @@ def wave(points: int = 10_000, seed: int = 0) -> Series:
     )
 
 
-def report(series: Series, model: Any) -> str:
-    """Markdown: false alarms on the calm later half, plain and under the service's rules, and delays."""
-    profile = model.fit(series.train, series.names, step=series.step)
-    calm = {name: alarms_of(series, model, profile, rules) for name, rules in _rules().items()}
+def report(series: Series, model: Any, rounds: int = ROUNDS) -> str:
+    """Markdown: false alarms on the calm later half under the service's rules, delays of what is put in."""
+    live = learned(series, model)
+    planted = plant(series, rounds)
+    calm = watched(live, series, {one.start for one in planted})
     hours = (len(series) - series.train_end) * series.step / 3600
-    lines = [f"{series.name}: {len(series.names)} channels, {hours:.1f} h of calm after training;"]
-    lines += [f"false alarms there: {len(found)} {name}" for name, found in calm.items()]
-    lines += [
+    rules, runs, opened = live.rules, len(events(calm.over)), len(calm.opened)
+    lines = [
+        f"{series.name}: {len(series.names)} channels, {hours:.1f} h of calm after training.",
+        f"Rules: {rules.min_points} points, {rules.cool_down_s:g} s of cool-down, "
+        f"{rules.merge_gap_s:g} s of merging.",
+        f"False alarms there: {opened} opened ({24 * opened / hours:.1f} a day); "
+        f"{runs} runs over the threshold.",
         "",
-        "| put in | n | found | delay p50 | p90 | longest, points |",
+        "| put in | n | alarms | delay p50 | p90 | longest, points |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for kind in KINDS:
-        delays = delays_of(kind, series, model, profile)
+        delays = np.array([delay(live, series, calm, one) for one in planted if one.kind == kind])
         known = delays[~np.isnan(delays)]
         told = [f"{np.quantile(known, q):.0f}" if len(known) else "–" for q in (0.5, 0.9, 1)]
         lines.append(f"| {kind} | {len(delays)} | {len(known)} | {' | '.join(told)} |")
     return "\n".join(lines) + "\n"
 
 
-def _rules() -> dict[str, AlarmRules]:
-    return {"over the threshold alone": PLAIN, "under the service's rules": AlarmRules()}
+def learned(series: Series, model: Any) -> Live:
+    """The series as the service holds it after it has learned from the training part."""
+    live = Live(0, series.name, series.names, 0.0)
+    learn(live, model, series.times[: series.train_end], series.train)
+    return live
 
 
-def alarms_of(series: Series, model: Any, profile: Any, rules: AlarmRules) -> list[float]:
-    """Starts of the alarms after the training part, unix seconds."""
-    scores = model.score(series.values, profile)
-    told = Alarms(rules).push(series.times, scores, profile.threshold)
-    starts = {event.id: event.start for event in told if event.kind == "opened"}
-    return [start for start in starts.values() if start >= series.times[series.train_end]]
+def plant(series: Series, rounds: int) -> list[Planted]:
+    """Five anomalies of each kind a round, after the training part, in points that are else as they were."""
+    found = []
+    for kind in KINDS:
+        for seed in range(rounds):
+            made, _, done = inject(
+                series.values, (kind,), count=5, length=LENGTH, seed=seed, skip=series.train_end
+            )
+            for one in done:
+                start, end = int(str(one["start"])), int(str(one["end"]))
+                found.append(Planted(kind, start, end, made[start : end + LENGTH // 2]))
+    return found
 
 
-def delays_of(kind: str, series: Series, model: Any, profile: Any, rounds: int = ROUNDS) -> np.ndarray:
-    """(anomalies,) points from the start of each to the first alarmed point in it, NaN where none was, nor in
-    as many points after its end as the model's window has.
-
-    A point that is alarmed without the anomaly too does not count.
-    """
-    plain = np.nan_to_num(model.score(series.values, profile).score) > profile.threshold
-    found: list[float] = []
-    for seed in range(rounds):
-        made, _, done = inject(
-            series.values, (kind,), count=5, length=LENGTH, seed=seed, skip=series.train_end
-        )
-        alarms = (np.nan_to_num(model.score(made, profile).score) > profile.threshold) & ~plain
-        found += [_delay(alarms, one, model.limits["window"]) for one in done]
-    return np.array(found)
+def watched(live: Live, series: Series, places: Iterable[int]) -> Calm:
+    """The points after the training part, one by one, with the states before those at `places`."""
+    assert live.stream is not None and live.alarms is not None and live.threshold is not None
+    wanted, states = set(places), {}
+    opened, over = set(), np.zeros(len(series) - series.train_end, bool)
+    for place in range(series.train_end, len(series)):
+        if place in wanted:
+            states[place] = (live.stream.state(), live.alarms.state())
+        told, score = _pushed(live.stream, live.alarms, live, series.times[place], series.values[place])
+        over[place - series.train_end] = score >= live.threshold
+        if told:
+            opened.add(place)
+    return Calm(opened, over, states)
 
 
-def _delay(alarms: np.ndarray, one: dict[str, Any], window: int) -> float:
-    start, end = int(one["start"]), int(one["end"])
-    late: Sequence[int] = np.flatnonzero(alarms[start : end + window]).tolist()
-    return float(late[0]) if late else float("nan")
+def _pushed(
+    stream: Stream, alarms: Alarms, live: Live, time: float, values: np.ndarray
+) -> tuple[bool, float]:
+    """Whether an alarm opened with this point, and its score."""
+    assert live.threshold is not None
+    scores = stream.push([time], values[None])
+    told = alarms.push([time], scores, live.threshold)
+    return any(event.kind == "opened" for event in told), float(scores.score[0])
+
+
+def delay(live: Live, series: Series, calm: Calm, one: Planted) -> float:
+    """Points from the anomaly's start to the one at which an alarm opens; NaN where none does until half of
+    LENGTH after its end. One that opens there without the anomaly too does not count."""
+    assert live.stream is not None and live.profile is not None
+    state, told = calm.states[one.start]
+    stream, alarms = Stream(live.stream.model, live.profile, state), Alarms(live.rules, told)
+    for number, values in enumerate(one.values):
+        place = one.start + number
+        opened, _ = _pushed(stream, alarms, live, series.times[place], values)
+        if opened and place not in calm.opened:
+            return float(number)
+    return float("nan")
 
 
 if __name__ == "__main__":

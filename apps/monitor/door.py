@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope
 from apps.web import guard
 from apps.web.callers import check_caller, check_origin
 from apps.web.guard import check_host, check_type, whole_body
-from apps.web.keys import Key, Keys
+from apps.web.keys import Keys
 from apps.web.rate import RateLimit
 from apps.web.replies import Refused
 
@@ -35,11 +35,15 @@ def door(keys: Keys, limiter: RateLimit, max_points_bytes: int) -> guard.Admit:
             if kind_of(headers) != CSV:
                 check_type(headers)
             return await whole_body(headers, receive, max_points_bytes, "send fewer points at a time")
-        if method in ("POST", "PUT"):
+        if method in ("POST", "PUT") and _has_body(headers):
             check_type(headers)
         return await whole_body(headers, receive, MAX_JSON_BYTES, "send less")
 
     return admit
+
+
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def kind_of(headers: Mapping[str, str]) -> str:
@@ -47,12 +51,11 @@ def kind_of(headers: Mapping[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def admit_socket(scope: Scope, keys: Keys, limiter: RateLimit, host: str) -> Key:
-    """The key of who opens a WebSocket. Raises Refused, as for any request."""
+def admit_socket(scope: Scope, keys: Keys, limiter: RateLimit, host: str) -> None:
+    """Whether a WebSocket may be opened. Raises Refused, as for any request."""
     headers = Headers(scope=scope)
     check_host(headers.get("host"), host)
     check_origin(headers)
     key = check_caller(headers, scope.get("client"), keys, limiter)
     if not key.may("write"):
         raise Refused(403, f"this key may {key.role}, and write is needed; ask for such a key")
-    return key

@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from apps.monitor import rows
 from apps.monitor.alarm_rows import by_share, farthest
 from apps.monitor.live import Live
 from apps.web.replies import Refused, clip
+from runtimes import thresholds
 from runtimes.alarms import AlarmRules, Alarms
+from runtimes.errors import InputError
 from runtimes.profile import PARTS
 from runtimes.stream import Scores
 
@@ -34,6 +37,27 @@ def preview(file: sqlite3.Connection, live: Live, threshold: float, days: float)
         "threshold": threshold, "alarms": len(there), "per_day": _rate(len(there), span), "now": now,
         "periods": there[-MOST_PERIODS:], "points": len(times), "days": round(span, 4),
     }  # fmt: skip
+
+
+def labelled(file: sqlite3.Connection, live: Live, windows: Sequence[Sequence[float]]) -> float:
+    """The threshold with the best F1 over the stored scores, where anomalies are within these [start, end].
+
+    Raises Refused (422) where that says nothing.
+    """
+    if any(not start <= end for start, end in windows):
+        raise Refused(422, "a window must be [start, end] in unix seconds, with its start first")
+    times, scores = rows.scored(file, live.id, -1.0, MOST_POINTS)
+    labels = np.zeros(len(times), bool)
+    for start, end in windows:
+        labels |= (times >= start) & (times <= end)
+    try:
+        found = thresholds.labelled(scores, labels)
+    except InputError:
+        line = "must hold some of its scored points, and not all; see its points for the times"
+        raise Refused(422, f"series {clip(live.name)}: the windows {line}") from None
+    if found <= 0:
+        raise Refused(422, f"series {clip(live.name)}: scores do not tell these windows apart; set a number")
+    return found
 
 
 def periods(times: np.ndarray, scores: np.ndarray, threshold: float, rules: AlarmRules) -> list[list[float]]:
@@ -69,7 +93,9 @@ def explain(file: sqlite3.Connection, live: Live, at: float) -> dict[str, Any]:
     return {
         "time": here["times"], "score": here["scores"], "severity": here["severity"],
         "threshold": live.threshold, "channels": by_share(live, shares, far),
-        "window": {"channels": list(live.channels)} | {k: v for k, v in window.items() if k != "shares"},
+        "parts": here["parts"],
+        "window": {"channels": list(live.channels)}
+        | {k: v for k, v in window.items() if k not in ("shares", "parts")},
     }  # fmt: skip
 
 

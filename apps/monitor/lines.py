@@ -19,6 +19,8 @@ MAX_CHANNELS = 512
 MAX_NAME = 200
 BLOCK = 1 << 16  # bytes read at once, so a batch has at most so many bytes of lines
 TELL = 10  # bad lines that are told one by one; then they are only counted
+AHEAD_S = 300.0  # how far a time may be ahead of this machine's clock: one far away would outdate all others
+UNIX = 1e9  # bare numbers: a first column from here on is unix time (since 2001)
 WAIT_S = 1.0  # how long the source may be silent before whoever asks gets a turn
 TIMES = ("timestamp", "datetime", "time", "date", "ds", "ts", "t")
 LABELS = ("label", "anomaly", "is_anomaly")
@@ -94,7 +96,10 @@ class Lines:
         if told is None:
             self._clock += 1.0
             return self._clock
-        return parse_time(told)
+        when = parse_time(told)
+        if when > time.time() + AHEAD_S:
+            raise ValueError(f"{told!r:.40} is ahead of this machine's clock")
+        return when
 
     def _begin(self, text: bytes) -> bool:
         """Learn the columns from the first line; whether that was a header, with no point in it."""
@@ -116,10 +121,9 @@ class Lines:
             kept = [n for n, one in enumerate(names) if n != self._time and one not in LABELS]
             self.names, self._columns = _named([fields[n] for n in kept]), kept
         else:
-            self.names, self._columns = (
-                _named([f"c{n}" for n in range(len(fields))]),
-                list(range(len(fields))),
-            )
+            self._time = 0 if len(fields) > 1 and _number(fields[0]) >= UNIX else -1
+            self._columns = list(range(self._time + 1, len(fields)))
+            self.names = _named([f"c{n}" for n in range(len(self._columns))])
         self._width = len(fields)
         return header
 
@@ -129,17 +133,21 @@ def _named(names: list[str]) -> tuple[str, ...]:
         raise InputError(f"the first line has {len(names)} channels; give 1 to {MAX_CHANNELS}")
     if len(set(names)) != len(names) or not all(0 < len(name) <= MAX_NAME for name in names):
         raise InputError("the first line names a channel twice, or not at all; give each a name of its own")
+    if not all(name.isprintable() for name in names):
+        raise InputError("the first line has a name with characters that cannot be printed; rename it")
     return tuple(names)
 
 
 def _number(told: object) -> float:
-    """NaN for what is empty, null or not finite."""
+    """NaN for what is empty, null or "nan"."""
     if told is None or told == "":
         return math.nan
     if isinstance(told, bool) or not isinstance(told, int | float | str):
         raise ValueError(f"{str(told)[:40]!r} is no number")
     value = float(told) if not isinstance(told, str) or told.strip() else math.nan
-    return value if math.isfinite(value) else math.nan
+    if math.isinf(value):
+        raise ValueError(f"{str(told)[:40]!r} is not finite")
+    return value
 
 
 def _is_number(told: object) -> bool:

@@ -13,7 +13,7 @@ from apps.monitor import rows
 from runtimes.alarms import AlarmRules, Alarms
 from runtimes.drift import Drift
 from runtimes.profile import Profile, profile_of
-from runtimes.stream import Stream, advance
+from runtimes.stream import Stream, advance, usual_step
 
 CHECKPOINT = 64  # points after which a stream's state is written again; as many are pushed again at a restart
 SILENT_STEPS = 10.0  # without a point for that many steps, a series counts as silent
@@ -114,7 +114,7 @@ def _drifted(file: sqlite3.Connection, name: str) -> bool:
     """Whether the log's last word on it is a drift."""
     query = (
         "SELECT kind, json_extract(detail, '$.kept') FROM log WHERE series = ? AND "
-        "kind IN ('drift', 'drift over', 'learned', 'refit') ORDER BY id DESC"
+        "kind IN ('drift', 'drift over', 'learned', 'refit', 'deleted') ORDER BY id DESC"
     )
     for kind, kept in file.execute(query, [name]):
         if kind != "refit" or kept == "new":
@@ -151,7 +151,7 @@ def learn(live: Live, model: Any, times: np.ndarray, values: np.ndarray) -> None
 
     Raises InputError where they teach nothing, such as a channel without a value.
     """
-    live.profile = model.fit(values, names=live.channels, step=usual_step(times))
+    live.profile = model.fit(values, names=live.channels, step=usual_step(times), times=times)
     start(live, model, times, values)
 
 
@@ -172,11 +172,6 @@ def rules_for(step: float) -> AlarmRules:
     """The rules of a series for which nobody set any: for slow ones, as many points instead of seconds."""
     plain = AlarmRules()
     return AlarmRules(plain.min_points, max(plain.cool_down_s, 10 * step), max(plain.merge_gap_s, 3 * step))
-
-
-def usual_step(times: np.ndarray) -> float:
-    """Seconds between two points: the median."""
-    return max(float(np.median(np.diff(times))), 1e-3)
 
 
 def sleep(live: Live) -> None:

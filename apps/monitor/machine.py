@@ -16,9 +16,12 @@ def machine_batches(
     step: float = 1.0,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
+    passed: Callable[[], float] = time.monotonic,
 ) -> Iterator[Batch]:
     """One point every `step` seconds, for ever: shares in percent, traffic in MB (10^6 bytes) a second.
 
+    After a stall one point comes, of all that went by; then the next after `step` again. A `clock` that is
+    set only changes the points' times: the pace and the rates go by the time that `passed`.
     NaN for what the system does not tell. Raises InputError where psutil is missing.
     """
     try:
@@ -26,13 +29,15 @@ def machine_batches(
     except ImportError:
         raise InputError("--machine needs psutil; pip install 'edgewise[bench]'") from None
     psutil.cpu_percent()
-    before, due = _counters(psutil), clock()
+    before, at = _counters(psutil), passed()
+    due = at
     while True:
-        due += step
-        sleep(max(0.0, due - clock()))
-        now = _counters(psutil)
-        rates = [(new - old) / step / 1e6 for new, old in zip(now, before, strict=True)]
-        before = now
+        due = max(due + step, passed())
+        sleep(max(0.0, due - passed()))
+        now, then = _counters(psutil), passed()
+        seconds = max(then - at, 1e-3)
+        rates = [(new - old) / seconds / 1e6 for new, old in zip(now, before, strict=True)]
+        before, at = now, then
         values = [psutil.cpu_percent(), psutil.virtual_memory().percent, *(max(rate, 0.0) for rate in rates)]
         yield Batch(NAMES, np.array([clock()]), np.array([values], float))
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from runtimes.profile import PARTS
 from runtimes.stream import Scores
 
-_KEPT = "time, seen, score, severity, expected, shares"
+_KEPT = "time, seen, score, severity, expected, shares, parts"
 
 
 def write(
@@ -17,18 +18,19 @@ def write(
     """Points (n,) with what was told of them; None: unscored."""
     packed = [row.tobytes() for row in values.astype("<f8")]
     if scores is None:
-        told: Any = [(None, None, None, None)] * len(times)
+        told: Any = [(None,) * 5] * len(times)
     else:
         expected, shares = scores.expected.astype("<f4"), scores.channels.astype("<f4")
+        parts = np.rint(np.nan_to_num(scores.parts) * 255).clip(0, 255).astype(np.uint8)
         told = [
-            (None,) * 4
+            (None,) * 5
             if math.isnan(scores.score[at])
             else (float(scores.score[at]), float(scores.severity[at]), expected[at].tobytes(),
-                  shares[at].tobytes())
+                  shares[at].tobytes(), parts[at].tobytes())
             for at in range(len(times))
         ]  # fmt: skip
     file.executemany(
-        "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [(series, time, seen, *row) for time, seen, row in zip(times.tolist(), packed, told, strict=True)],
     )
 
@@ -64,7 +66,13 @@ def read(
         "severity": [row[3] for row in found],
         "expected": [unpack(row[4], "<f4") for row in found],
         "shares": [unpack(row[5], "<f4") for row in found],
+        "parts": [None if row[6] is None else _parts(row[6]) for row in found],
     }
+
+
+def _parts(data: bytes) -> dict[str, float]:
+    """The shares of the parts of the evidence."""
+    return {name: round(one / 255, 3) for name, one in zip(PARTS, data, strict=False)}
 
 
 def scored(file: sqlite3.Connection, series: int, since: float, most: int) -> tuple[np.ndarray, np.ndarray]:

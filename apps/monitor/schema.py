@@ -7,8 +7,9 @@ from pathlib import Path
 from runtimes.errors import InputError
 
 FILE = "monitor.sqlite"
-SCHEMA = 1
-# `points` holds a point and what was told of it: `seen` float64 (c,), `expected` and `shares` float32 (c,).
+SCHEMA = 2
+# `points` holds a point and what was told of it: `seen` float64 (c,), `expected` and `shares` float32 (c,),
+# `parts` uint8, the shares of runtimes.profile.PARTS in 255ths. An alarm's `parts` are JSON, by name.
 # A series' `state` and `drift` are those after the point of `state_time`; the points behind that one are
 # pushed again after a restart. `alarm_state` is always that after the newest point.
 TABLES = """
@@ -20,13 +21,13 @@ CREATE TABLE series (
   state TEXT, drift TEXT, state_time REAL, alarm_state TEXT) STRICT;
 CREATE TABLE points (
   series INTEGER NOT NULL REFERENCES series(id) ON DELETE CASCADE, time REAL NOT NULL, seen BLOB NOT NULL,
-  score REAL, severity REAL, expected BLOB, shares BLOB,
+  score REAL, severity REAL, expected BLOB, shares BLOB, parts BLOB,
   PRIMARY KEY (series, time)) WITHOUT ROWID, STRICT;
 CREATE TABLE alarms (
   id TEXT PRIMARY KEY, series INTEGER NOT NULL REFERENCES series(id) ON DELETE CASCADE,
   start REAL NOT NULL, end REAL, peak_time REAL NOT NULL, score REAL NOT NULL, severity REAL NOT NULL,
   threshold REAL NOT NULL, channels TEXT NOT NULL, opened REAL NOT NULL, closed REAL,
-  acked REAL, acked_by TEXT, note TEXT) WITHOUT ROWID, STRICT;
+  acked REAL, acked_by TEXT, note TEXT, parts TEXT) WITHOUT ROWID, STRICT;
 CREATE INDEX alarms_of_series ON alarms (series, start);
 CREATE INDEX alarms_opened ON alarms (opened);
 CREATE TABLE webhooks (
@@ -44,8 +45,16 @@ CREATE TABLE log (
   detail TEXT NOT NULL) STRICT;
 CREATE INDEX log_of_series ON log (series, id);
 """
-# From version n to n + 1, in order. Empty as long as there is one version.
-STEPS: Sequence[Callable[[sqlite3.Connection], None]] = ()
+
+
+def _add_parts(opened: sqlite3.Connection) -> None:
+    """To 2: what was stored before has none."""
+    opened.execute("ALTER TABLE points ADD COLUMN parts BLOB")
+    opened.execute("ALTER TABLE alarms ADD COLUMN parts TEXT")
+
+
+# From version n to n + 1, in order.
+STEPS: Sequence[Callable[[sqlite3.Connection], None]] = (_add_parts,)
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -1,6 +1,6 @@
 """Requests and replies, as the OpenAPI document says them, with examples that are really valid."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -46,6 +46,10 @@ SERIES_EXAMPLE: dict[str, Any] = {
     "severity": 0.0,
     "warm_up": 512,
 }
+PARTS_EXAMPLE = {
+    "forecast": 0.52, "recent": 0.21, "course": 0.02, "value": 0.15, "level": 0.06, "shape": 0.04,
+    "spread": 0.0,
+}  # fmt: skip
 ALARM_EXAMPLE: dict[str, Any] = {
     "id": "3-1767225600-1",
     "series": "server-7",
@@ -64,6 +68,7 @@ ALARM_EXAMPLE: dict[str, Any] = {
     "acked": None,
     "acked_by": None,
     "note": None,
+    "parts": PARTS_EXAMPLE,
 }
 COLUMNS_EXAMPLE: dict[str, Any] = {
     "channels": ["cpu"],
@@ -88,6 +93,7 @@ EXPLAIN_EXAMPLE: dict[str, Any] = {
     "severity": 0.91,
     "threshold": 1.94,
     "channels": ALARM_EXAMPLE["channels"],
+    "parts": PARTS_EXAMPLE,
     "window": COLUMNS_EXAMPLE,
 }
 WEBHOOK_EXAMPLE: dict[str, Any] = {
@@ -140,20 +146,32 @@ class TakenReply(BaseModel):
     """What became of the points. All that is stored is on the disk and scored."""
 
     stored: int
-    late: int = Field(description="Older than the newest one of their series: dropped.")
-    repeated: int = Field(description="Of a time that the series has: dropped, the first one counts.")
+    late: int = Field(description="Older than the newest one of their series, and of a new time: dropped.")
+    repeated: int = Field(
+        description="Of a time that the series has a point of: dropped, the first one counts."
+    )
 
 
 class ThresholdRequest(Asked):
-    threshold: float | None = Field(gt=0, le=1e6, description="null: the learned one again.")
+    """A threshold, or the times of known anomalies from which to find the best one."""
+
+    threshold: float | None = Field(None, gt=0, le=1e6, description="null: the learned one again.")
+    method: Literal["labelled"] | None = Field(None, description="With `windows`, instead of `threshold`.")
+    windows: list[Annotated[list[float], Field(min_length=2, max_length=2)]] | None = Field(
+        None, min_length=1, max_length=1000, description="[start, end] of each known anomaly, unix seconds."
+    )
 
 
 class RulesRequest(Asked):
     """When scores over the threshold make an alarm."""
 
-    min_points: int = Field(ge=1, le=10_000, description="So many points over the threshold open an alarm.")
+    min_points: int = Field(ge=1, le=10_000, description="So many in a row over the threshold open an alarm.")
     cool_down_s: float = Field(ge=0, le=1e7, description="So long after an alarm no other one opens.")
     merge_gap_s: float = Field(ge=0, le=1e7, description="Calm of up to so long does not close an alarm.")
+
+
+class RefitRequest(Asked):
+    alarmed: bool = Field(False, description="Learn from the points of alarms too: they are normal now.")
 
 
 class AckRequest(Asked):
@@ -194,6 +212,10 @@ class AlarmReply(BaseModel):
     acked: float | None
     acked_by: str | None
     note: str | None
+    parts: dict[str, float] | None = Field(
+        description="Which evidence spoke, in shares of the score at the peak: errors of the forecast just "
+        "now, recently and for long (course), the value, the level, the shape of the window, the spread."
+    )
 
 
 class AlarmsReply(BaseModel):

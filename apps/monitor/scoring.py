@@ -25,6 +25,7 @@ from apps.monitor.alarm_rows import (
     id_of,
     open_alarm,
     raise_peak,
+    shared,
     shared_anew,
 )
 from apps.monitor.config import MonitorConfig
@@ -94,7 +95,7 @@ class Scorer:
                         results.append(refused)
                 events = self._write(list(fresh.values()))
         except Exception as error:
-            self._forget(list(fresh))
+            self.forget(list(fresh))
             if not isinstance(error, sqlite3.Error):
                 raise
             log.error("nothing could be stored: %s", where_it_broke(error))
@@ -140,17 +141,26 @@ class Scorer:
         stored = late = repeated = 0
         for part in parts:
             live = self.series.get(part.series) or self._new(part)
-            new = part.times > live.last_time
-            same = int((part.times == live.last_time).sum())
-            live.repeated += same + part.repeated
-            live.late += (behind := int((~new).sum()) - same)
-            stored, late, repeated = stored + int(new.sum()), late + behind, repeated + same + part.repeated
             one = fresh.setdefault(part.series, Fresh(live, [], []))
+            new = part.times > live.last_time
+            same = self._known(one, part.times[~new])
+            behind = int((~new).sum()) - same
+            live.repeated, live.late = live.repeated + same + part.repeated, live.late + behind
+            stored, late, repeated = stored + int(new.sum()), late + behind, repeated + same + part.repeated
             if new.any():
                 one.times.append(part.times[new])
                 one.values.append(_ordered(part, live.channels)[new])
                 live.last_time = float(part.times[-1])
         return Taken(stored, late, repeated)
+
+    def _known(self, one: Fresh, times: np.ndarray) -> int:
+        """How many of these times the series has: in the file, or in this transaction."""
+        query = "SELECT 1 FROM points WHERE series = ? AND time = ?"
+        waiting = {time for found in one.times for time in found.tolist()} if len(times) else set()
+        return sum(
+            time in waiting or self.file.execute(query, [one.live.id, time]).fetchone() is not None
+            for time in times.tolist()
+        )
 
     def _new(self, part: Part) -> Live:
         width = part.values.shape[1]
@@ -182,21 +192,27 @@ class Scorer:
 
     def _score(self, fresh: Sequence[Fresh]) -> dict[str, Scores]:
         """Scores by series, in common engine calls. What cannot be scored is stored without, and told."""
-        try:
-            lives.wake([one.live for one in fresh if one.live.stream is None], self.model, self.file)
-            pushes = [
-                (one.live.stream, np.concatenate(one.times), np.concatenate(one.values)) for one in fresh
-            ]
-            found = advance(self.model, pushes) if pushes else []  # type: ignore[arg-type]
-        except Exception as error:
-            if isinstance(error, sqlite3.Error):
-                raise
-            log.error("points were not scored: %s", where_it_broke(error))
-            self.unscored += sum(len(times) for one in fresh for times in one.times)
-            for one in fresh:
-                lives.sleep(one.live)
-            return {}
-        self.scored += sum(len(scores.score) for scores in found)
+        failed: list[Exception] = []
+        _apart(self._wake, [one for one in fresh if one.live.stream is None], failed)
+        told = _apart(self._advance, [one for one in fresh if one.live.stream is not None], failed)
+        self.scored += sum(len(scores.score) for scores in told.values())
+        if failed:
+            lost = [one for one in fresh if one.live.name not in told]
+            self.unscored += sum(len(times) for one in lost for times in one.times)
+            names = clip(", ".join(one.live.name for one in lost), 200)
+            log.error(
+                "points of %d series were not scored: %s: %s", len(lost), names, where_it_broke(failed[0])
+            )
+        return told
+
+    def _wake(self, fresh: Sequence[Fresh]) -> dict[str, Scores]:
+        lives.wake([one.live for one in fresh if one.live.stream is None], self.model, self.file)
+        return {}
+
+    def _advance(self, fresh: Sequence[Fresh]) -> dict[str, Scores]:
+        self._wake(fresh)
+        pushes = [(one.live.stream, np.concatenate(one.times), np.concatenate(one.values)) for one in fresh]
+        found = advance(self.model, pushes)  # type: ignore[arg-type]
         return {one.live.name: scores for one, scores in zip(fresh, found, strict=True)}
 
     def _judge(
@@ -243,8 +259,12 @@ class Scorer:
             if live is None or live.profile is not None:
                 del self.ripe[name]
             elif live.count >= least:
-                with self.transaction():
-                    self._learn(live)
+                try:
+                    with self.transaction():
+                        self._learn(live)
+                except BaseException:
+                    self.forget([name])
+                    raise
                 if time.monotonic() > until:
                     return
 
@@ -271,7 +291,7 @@ class Scorer:
         }
         write_log(self.file, live.name, "learned", "edgewise", detail)
 
-    def _forget(self, names: Sequence[str]) -> None:
+    def forget(self, names: Sequence[str]) -> None:
         """After a transaction that failed: all is again as the file says."""
         held = lives.read_all(self.file)
         for name in names:
@@ -301,6 +321,26 @@ class Scorer:
             file.execute("INSERT OR REPLACE INTO about VALUES ('model', ?)", [identity])
 
 
+def _apart(
+    work: Callable[[Sequence[Fresh]], dict[str, Scores]], fresh: Sequence[Fresh], failed: list[Exception]
+) -> dict[str, Scores]:
+    """`work` on all of them together; where that fails, on each alone: the one that breaks it sleeps."""
+    try:
+        return work(fresh) if fresh else {}
+    except sqlite3.Error:
+        raise
+    except Exception as error:
+        for one in fresh:
+            lives.sleep(one.live)  # it may have seen a part of its points
+        if len(fresh) == 1:
+            failed.append(error)
+            return {}
+    told: dict[str, Scores] = {}
+    for one in fresh:
+        told |= _apart(work, [one], failed)
+    return told
+
+
 def alert(
     series: str, event: AlarmEvent, channels: list[dict[str, Any]], alarm: str, threshold: float, now: float
 ) -> dict[str, Any]:
@@ -308,7 +348,7 @@ def alert(
     return {
         "kind": event.kind, "alarm": alarm, "series": series, "start": event.start, "end": event.end,
         "peak_time": event.peak_time, "score": event.peak, "threshold": threshold,
-        "severity": event.severity, "channels": channels, "told": now,
+        "severity": event.severity, "channels": channels, "parts": shared(event.parts), "told": now,
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ The name is resolved once, every address that it has is judged, and the connecti
 a name that changes its mind between (DNS rebinding) gains nothing.
 """
 
+import contextlib
 import hashlib
 import hmac
 import http.client
@@ -19,6 +20,12 @@ SECONDS = 10.0  # to connect, and for each piece of the answer
 WHOLE_SECONDS = 20.0  # an answer that drips in holds a thread no longer
 MAX_URL = 2_000
 AGENT = "edgewise-monitor/1"
+OPEN_V6 = ipaddress.ip_network("2000::/3")  # what was ever given out
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+CLOSED = (  # that Python 3.11 takes for global: 6to4 relays (RFC 7526), documentation (RFC 9637)
+    ipaddress.ip_network("192.88.99.0/24"),
+    ipaddress.ip_network("3fff::/20"),
+)
 
 
 class BadTarget(InputError):
@@ -64,13 +71,13 @@ def is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
-        if inner is None and ip in ipaddress.ip_network("64:ff9b::/96"):
+        if inner is None and ip in NAT64:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner:
             return is_public(str(inner))
-        if int(ip) < 1 << 32:  # ::, ::1 and the old way to write an IPv4 address
+        if ip not in OPEN_V6:
             return False
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not any(ip in net for net in CLOSED)
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:
@@ -91,16 +98,22 @@ def send(
     }  # fmt: skip
     try:
         place = addresses(host, port, private)[0]
-        connection = _connection(parts.scheme, host, port, place)
-        cut = threading.Timer(WHOLE_SECONDS, connection.close)
+        made: list[socket.socket] = []
+        connection = _connection(parts.scheme, host, port, place, made)
+        over = threading.Event()
+        cut = threading.Timer(WHOLE_SECONDS, _cut, [made, over])
         cut.start()
         try:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("POST", path, body, headers)
             status = connection.getresponse().status
+            if over.is_set():  # half of a head passes for a whole one
+                raise TimeoutError(f"no whole answer within {WHOLE_SECONDS:g} s")
         finally:
             cut.cancel()
             connection.close()
+            for one in made:
+                one.close()
     except BadTarget as error:
         return False, str(error)
     except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
@@ -108,15 +121,32 @@ def send(
     return 200 <= status < 300, f"status {status}"
 
 
-def _connection(scheme: str, host: str, port: int, place: str) -> http.client.HTTPConnection:
-    """A connection to that place, which for all else is the host: Host header, certificate."""
+def _cut(made: list[socket.socket], over: threading.Event) -> None:
+    """Ends a connection that takes too long: to close it would leave it open for who reads from it."""
+    over.set()
+    for one in made:
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+
+
+def _connection(
+    scheme: str, host: str, port: int, place: str, sockets: list[socket.socket]
+) -> http.client.HTTPConnection:
+    """A connection to that place, which for all else is the host: Host header, certificate.
+
+    A duplicate of its socket comes into `sockets`: TLS takes the first one away.
+    """
+
+    def connect(_: object, *rest: object, **how: object) -> socket.socket:
+        opened = socket.create_connection((place, port), *rest, **how)  # type: ignore[arg-type]
+        sockets.append(opened.dup())
+        return opened
+
     if scheme == "https":
         made: http.client.HTTPConnection = http.client.HTTPSConnection(
             host, port, timeout=SECONDS, context=ssl.create_default_context()
         )
     else:
         made = http.client.HTTPConnection(host, port, timeout=SECONDS)
-    made._create_connection = lambda _, *rest, **how: socket.create_connection(  # type: ignore[attr-defined]
-        (place, port), *rest, **how
-    )
+    made._create_connection = connect  # type: ignore[attr-defined]
     return made

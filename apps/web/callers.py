@@ -16,8 +16,7 @@ from apps.web.replies import Refused
 
 def check_caller(headers: Headers, client: tuple[str, int] | None, keys: Keys, limiter: RateLimit) -> Key:
     """The key. Each is counted for itself, wrong ones by address. Raises Refused: 401, 429."""
-    text = given_key(headers.get("authorization"))
-    key = keys.find(text) if text else None
+    key = _found(headers, keys)
     if key is not None:
         check_rate(limiter, f"key {key.id}", key.per_minute)
         return key
@@ -25,6 +24,22 @@ def check_caller(headers: Headers, client: tuple[str, int] | None, keys: Keys, l
     if keys.needed():
         raise wrong_key()
     return NOBODY
+
+
+def still(headers: Headers, keys: Keys) -> Key:
+    """The key of a connection that stays open, looked up anew and not counted.
+
+    Raises Refused (401) where it was revoked, or where the first one was made meanwhile.
+    """
+    key = _found(headers, keys)
+    if key is None and keys.needed():
+        raise wrong_key()
+    return key or NOBODY
+
+
+def _found(headers: Headers, keys: Keys) -> Key | None:
+    text = given_key(headers.get("authorization"))
+    return keys.find(text) if text else None
 
 
 def check_origin(headers: Headers) -> None:

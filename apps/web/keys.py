@@ -19,7 +19,7 @@ FILE = "keys.sqlite"
 Role = Literal["read", "write", "admin"]
 ROLES: tuple[str, ...] = get_args(Role)  # each may do what those before it may
 COLLECTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of what a key may be bound to: a series' has dots
+SERIES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_PER_MINUTE = 1_000_000
 _KEY = re.compile(r"ew_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 _TABLE = """
@@ -76,9 +76,15 @@ class Keys:
         role: str = "read",
         collections: Iterable[str] | None = None,
         per_minute: int | None = None,
+        series: Iterable[str] | None = None,
     ) -> tuple[Key, str]:
-        """A new key and its text, which is told this once. Raises InputError for what cannot be."""
-        bound = None if collections is None else frozenset(collections)
+        """A new key and its text, which is told this once. Raises InputError for what cannot be.
+
+        `collections` and `series` are what it is bound to; with neither it opens all.
+        """
+        bound = None if collections is None else frozenset(map(check_collection, collections))
+        if series is not None:
+            bound = (bound or frozenset()) | frozenset(map(check_series, series))
         _check(name, role, bound, per_minute)
         id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
         text, now = f"ew_{id}_{secret}", _now()
@@ -141,6 +147,15 @@ def check_collection(name: str) -> str:
     return name
 
 
+def check_series(name: str) -> str:
+    """The name of a series. Raises InputError for one that cannot be."""
+    if not SERIES.fullmatch(name):
+        raise InputError(
+            f"{name[:70]!r} is no name for a series; use up to 64 of A-z, 0-9, dot, - and _, as in cpu.load"
+        )
+    return name
+
+
 def _key(row: dict[str, Any]) -> Key:
     bound = None if row["collections"] is None else frozenset(json.loads(row["collections"]))
     return Key(row["id"], row["name"], row["role"], bound, row["per_minute"], row["made"], row["revoked"])
@@ -152,12 +167,7 @@ def _check(name: str, role: str, bound: frozenset[str] | None, per_minute: int |
     if role not in ROLES:
         raise InputError(f"there is no role {role!r}; choose {', '.join(ROLES)}")
     if bound is not None and not bound:
-        raise InputError("a key for no collection opens nothing; name one")
-    for one in bound or ():
-        if not NAME.fullmatch(one):
-            raise InputError(
-                f"{one[:70]!r} is no name for a collection or a series; use up to 64 of A-z, 0-9, . - and _"
-            )
+        raise InputError("a key for no collection and no series opens nothing; name one")
     if per_minute is not None and not 1 <= per_minute <= MAX_PER_MINUTE:
         raise InputError(f"{per_minute} requests a minute; give 1 to {MAX_PER_MINUTE}")
 

@@ -90,12 +90,17 @@ class PatchDetector(PreTrainedModel):
         """torch's own initial values stay; `trainers.detector` sets the linear part."""
 
     def forward(self, values: torch.Tensor, **_: Any) -> ModelOutput:
+        return ModelOutput(expected=self.expect(values, values))
+
+    def expect(self, values: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        """What is expected where the line has `values` and the Transformer `read`, both (batch, window): they
+        differ in training, where the Transformer must do without some patches."""
         again, on = self.again(self.into(values)), self.on(values)
         if self.config.depth:
-            states = self.embed(values.reshape(-1, self.tokens, self.config.patch)) + self.places
+            states = self.embed(read.reshape(-1, self.tokens, self.config.patch)) + self.places
             for layer in self.layers:
                 states = layer(states)
             flat = self.norm(states).reshape(-1, self.tokens * self.config.width)
             again = again + self.rebuild(torch.relu(self.squeeze(flat)))
             on = on + self.further(flat)
-        return ModelOutput(expected=torch.cat([again, on], dim=1))
+        return torch.cat([again, on], dim=1)

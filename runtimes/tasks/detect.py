@@ -1,5 +1,6 @@
 """Task `anomaly-detection`: one channel's window → the window as expected, and what should come next."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from runtimes.engines import Session
 from runtimes.errors import EngineError, InputError
 from runtimes.fitting import MIN_WINDOWS, fit
 from runtimes.profile import Profile
-from runtimes.stream import Scores, Stream
+from runtimes.stream import Scores, Stream, checked_times, usual_step
 
 INPUT, OUTPUT = "values", "expected"
 BY_BATCH = ("int8",)  # precisions that scale by the batch: a window goes alone, or its answer would vary
@@ -26,16 +27,23 @@ class Detector:
     about: dict[str, Any]
 
     def fit(
-        self, values: Any, names: Sequence[str] | None = None, step: float = 1.0,
-        threshold: float | str = "pot", period: int | None = None,
+        self, values: Any, names: Sequence[str] | None = None, step: float | None = None,
+        threshold: float | str = "pot", period: int | None = None, times: np.ndarray | None = None,
     ) -> Profile:  # fmt: skip
         """The profile of a series of normal points: `values` (n, channels) at steps of `step` seconds.
 
+        `times` (n,) in unix seconds, increasing: gaps in them count as missing points, as a stream takes
+        them. Without `step` it is the `usual_step` of theirs, and 1 where there are none either.
         `threshold`: a score, "pot" (one normal point in 10,000 above it) or "quantile" (one in 1,000).
         Raises InputError for other shapes, too many channels, or fewer than three windows of points.
         """
         points, names = self._checked(values, names)
-        return fit(self, points, names, float(step), period, threshold)
+        when = None if times is None else checked_times(times, len(points))
+        if step is None:
+            step = 1.0 if when is None else usual_step(when)
+        if not (math.isfinite(step) and step > 0):
+            raise InputError(f"step {step}: give seconds above 0")
+        return fit(self, points, names, float(step), period, threshold, when)
 
     def _checked(self, values: Any, names: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
         try:
@@ -54,18 +62,19 @@ class Detector:
         given = (
             [f"c{number}" for number in range(points.shape[1])] if names is None else list(map(str, names))
         )
-        empty = np.isnan(points).all(axis=0)
         if len(given) != points.shape[1] or len(set(given)) != len(given):
             raise InputError(f"{len(given)} different names for {points.shape[1]} channels; name each one")
-        if empty.any():
-            raise InputError(f"channel {given[int(empty.argmax())]!r} has no value at all; leave it out")
         return points, given
 
-    def score(self, values: Any, profile: Profile) -> Scores:
-        """Scores of a whole array (n, channels), as a stream that begins with it would give them."""
+    def score(self, values: Any, profile: Profile, times: np.ndarray | None = None) -> Scores:
+        """Scores of a whole array (n, channels), as a stream that begins with it would give them.
+
+        `times` (n,) unix seconds as in `fit`; without them no point is missing between two.
+        """
         points = np.asarray(values, float)
         points = points[:, None] if points.ndim == 1 else points
-        return self.stream(profile).push(np.arange(len(points)) * profile.step, points)
+        when = np.arange(len(points)) * profile.step if times is None else times
+        return self.stream(profile).push(when, points)
 
     def stream(self, profile: Profile, state: dict[str, Any] | None = None) -> Stream:
         """A stream from its beginning, or from where `state` left it. Raises InputError where they differ."""

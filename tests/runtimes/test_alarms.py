@@ -37,13 +37,25 @@ EAGER = AlarmRules(min_points=1, cool_down_s=0, merge_gap_s=0)
     [
         (EAGER, [0, 2, 2, 0, 0], [("opened", 1, 1), ("closed", 1, 2)]),
         (AlarmRules(3, 0, 0), [0, 2, 2, 0, 2, 2, 2], [("opened", 4, 6)]),
-        (AlarmRules(2, 0, 2), [2, 0, 2, 0, 0, 0], [("opened", 0, 2), ("closed", 0, 2)]),
+        (AlarmRules(2, 0, 2), [2, 2, 0, 2, 0, 0, 0], [("opened", 0, 1), ("closed", 0, 3)]),
+        (AlarmRules(2, 0, 9), [2, 0, 2, 0, 2, 2], [("opened", 4, 5)]),
+        (AlarmRules(2, 0, 9), [2, np.nan, 2], [("opened", 0, 2)]),
         (AlarmRules(1, 0, 2), [2, 0, 0, 2, 0], [("opened", 0, 0), ("closed", 0, 0), ("opened", 3, 3)]),
         (AlarmRules(1, 4, 0), [2, 0, 2, 0, 0, 2], [("opened", 0, 0), ("closed", 0, 0), ("opened", 5, 5)]),
         (AlarmRules(1, 3, 0), [2, 0, 2, 2, 2], [("opened", 0, 0), ("closed", 0, 0), ("opened", 2, 3)]),
         (EAGER, [np.nan, 2, np.nan, 2, 0], [("opened", 1, 1), ("closed", 1, 3)]),
     ],
-    ids=["plain", "least length", "merged", "too far to merge", "cool-down", "outlasts it", "missing"],
+    ids=[
+        "plain",
+        "least length",
+        "merged",
+        "lone points",
+        "in a row with one missing",
+        "too far to merge",
+        "cool-down",
+        "outlasts it",
+        "missing",
+    ],
 )
 def test_rules(rules, values, wanted):
     found = told(values, rules)
@@ -101,3 +113,8 @@ def test_a_foreign_state_is_refused(state):
 def test_rules_that_cannot_be(broken):
     with pytest.raises(InputError, match="alarm rules"):
         AlarmRules(**broken)
+
+
+def test_each_point_can_have_a_threshold_of_its_own():
+    events = Alarms(EAGER).push([1, 2, 3], scored([2, 2, 2]), np.array([3.0, 1.0, 3.0]))
+    assert [(event.kind, event.end) for event in events] == [("opened", 2), ("closed", 2)]

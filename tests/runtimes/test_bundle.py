@@ -10,6 +10,7 @@ from export.pack import zipped
 from runtimes.bundle import add_files, is_safe_name, open_bundle
 from runtimes.errors import BundleError
 from runtimes.files import write_atomic, writing
+from runtimes.golden import check_golden
 
 
 def test_a_whole_bundle_opens(tiny_bundle):
@@ -115,3 +116,12 @@ def test_a_killed_folder_leaves_the_old_one(tmp_path):
         raise RuntimeError
     assert (tmp_path / "out" / "data.json").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_golden_rows_of_a_text_bundle_hold_no_windows(tiny_bundle):
+    bundle = open_bundle(tiny_bundle)
+    golden = bundle.golden()
+    check_golden(golden, bundle.manifest)
+    for name in ("values", "expected"):
+        with pytest.raises(ValueError, match="windows of numbers"):
+            check_golden({**golden, name: golden["logits"]}, bundle.manifest)

@@ -12,7 +12,7 @@ from plain_detector import PATCH, WINDOW, Frequencies, plain_detector
 
 from runtimes.errors import InputError
 from runtimes.profile import PARTS, profile_of
-from runtimes.stream import BLOCK, advance
+from runtimes.stream import BLOCK, advance, usual_step
 from runtimes.tasks.detect import Detector
 
 MODEL = plain_detector()
@@ -195,3 +195,84 @@ def test_infinities_count_as_missing():
     values = waves(200)
     values[100] = [np.inf, -np.inf]
     assert np.isnan(MODEL.score(values, PROFILE).score[100])
+
+
+GAPS = st.lists(st.tuples(st.integers(1, 149), st.sampled_from([1, 2, 5, 13, 20, 60, 75, 400])), max_size=6)
+
+
+@given(st.integers(0, 3), GAPS, st.lists(st.integers(1, 149), max_size=6), st.sampled_from([0.0, 0.1]))
+@settings(max_examples=60, deadline=None)
+def test_a_gap_is_the_same_as_rows_of_missing_values(seed, gaps, cuts, missing):
+    random, values = np.random.default_rng(seed), waves(150, seed)
+    values[random.random(values.shape) < missing] = np.nan
+    values[60:64] += 5  # errors that are remembered over a gap
+    places = np.arange(150)
+    for at, size in gaps:
+        places[at:] += size
+    whole = np.full((places[-1] + 1, 2), np.nan)
+    whole[places] = values
+    wanted, stream, found = MODEL.score(whole, PROFILE), MODEL.stream(PROFILE), []
+    for start, stop in pairwise(sorted({0, 150, *cuts})):
+        found.append(stream.push(2.0 * places[start:stop], values[start:stop]))
+    for name in ("score", "severity", "channels", "parts", "expected"):
+        joined = np.concatenate([getattr(piece, name) for piece in found])
+        np.testing.assert_allclose(joined, getattr(wanted, name)[places], rtol=1e-9, atol=1e-9)
+    state = MODEL.stream(PROFILE)
+    state.push(2.0 * np.arange(len(whole)), whole)
+    for name, kept in state.kept.items():
+        np.testing.assert_allclose(stream.kept[name], kept, rtol=1e-9, atol=1e-9)
+    assert stream.phase == state.phase
+
+
+def test_points_that_each_follow_a_gap_cost_no_more_than_others():
+    values, sizes = waves(BLOCK, channels=8), []
+    profile = MODEL.fit(waves(500, channels=8))
+    for step in (1.0, 50.0, 1e9):
+        model = plain_detector()
+        stream = model.stream(profile)
+        tracemalloc.start()
+        stream.push(step * np.arange(BLOCK), values)
+        sizes.append((tracemalloc.get_traced_memory()[1], sum(model.session.calls)))
+        tracemalloc.stop()
+    assert max(peak for peak, _ in sizes) <= sizes[0][0] and sum(calls for _, calls in sizes[1:]) == 0
+
+
+def test_scores_and_profiles_of_an_array_with_times_are_a_streams():
+    values, places = waves(900), np.arange(900)
+    places[500:] += 11
+    times = 1e9 + 2.0 * places
+    scores, stream = MODEL.score(values, PROFILE, times=times), MODEL.stream(PROFILE)
+    same(scores, stream.push(times, values))
+    assert (
+        np.isnan(scores.score[500:504]).any() and np.isfinite(MODEL.score(values, PROFILE).score[500:]).all()
+    )
+    gappy = np.full((911, 2), np.nan)
+    gappy[places] = values
+    with_rows, with_times = MODEL.fit(gappy, step=2.0), MODEL.fit(values, times=times)
+    assert with_times.step == 2.0 and with_times.ahead == pytest.approx(with_rows.ahead)
+    assert MODEL.fit(values, step=2.0).ahead != pytest.approx(with_times.ahead)
+    for wrong in (times[:-1], times[::-1], times * np.nan, ["soon"] * 900):
+        with pytest.raises(InputError, match="times"):
+            MODEL.fit(values, times=wrong)
+    with pytest.raises(InputError, match="step"):
+        MODEL.fit(values, step=0)
+
+
+def test_a_channel_whose_values_are_all_before_what_a_fit_looks_at_is_refused(monkeypatch):
+    monkeypatch.setattr("runtimes.fitting.POINTS", 400)
+    values = waves(900)
+    values[600:, 1] = np.nan
+    with pytest.raises(InputError, match="channel 'b' has no value at all in the last 200 points"):
+        MODEL.fit(values, ["a", "b"])
+
+
+@pytest.mark.parametrize("every", [(1, 1, 1, 1), (1, 1, 4, 1, 9), (*[1] * 19, 40)])
+def test_an_uneven_series_has_scores_too(every):
+    times = 1e9 + 60.0 * np.cumsum(np.resize(every, 1_500))
+    step = usual_step(times)
+    assert step == 60 if max(every) == 1 else step > 60
+    profile = MODEL.fit(waves(1_500), times=times)
+    known = ~np.isnan(MODEL.score(waves(1_500), profile, times=times).score)
+    assert profile.step == step and known.mean() > 0.8
+    outage = np.concatenate([times, times + 1e7])
+    assert step <= usual_step(outage) <= 1.6 * step  # and not the outage

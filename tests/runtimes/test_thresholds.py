@@ -1,5 +1,7 @@
 """Thresholds: the tail against scipy's own fit, SPOT on a stream, quantiles, labels."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import genpareto
 
 from runtimes.errors import InputError
-from runtimes.thresholds import PEAKS, Spot, fit_pareto, labelled, pot, quantile
+from runtimes.thresholds import PEAKS, Spot, fit_pareto, labelled, pot, quantile, spot_from, spot_of
 
 
 @pytest.mark.parametrize(("shape", "scale"), [(-0.2, 1.0), (0.0, 2.0), (0.15, 0.5), (0.4, 10.0)])
@@ -83,3 +85,34 @@ def test_labels_give_the_best_f1_of_all_thresholds(points):
         return 2 * (said & labels).sum() / (said.sum() + labels.sum())
 
     assert f1(labelled(scores, labels)) == pytest.approx(max(f1(level) for level in scores))
+
+
+def test_a_tail_lighter_than_allowed_is_exponential():
+    """The likeliest shape within is then 0, at which the exponential is the likelier one."""
+    peaks = np.random.default_rng(0).uniform(size=2000)
+    assert fit_pareto(peaks, (0.0, 0.25)) == (0.0, pytest.approx(peaks.mean()))
+
+
+def test_a_streams_threshold_begins_at_its_fit_and_goes_on_after_a_restart():
+    random = np.random.default_rng(5)
+    tail = pot(random.exponential(size=4000), shapes=(0.0, 0.25))
+    whole = part = spot_of(tail, (0.0, 0.25))
+    assert whole.tail.threshold(whole.risk) == tail.threshold(whole.risk)
+    assert fit_pareto(np.array(whole.peaks))[1] == pytest.approx(tail.scale, rel=0.1)
+    for score in random.exponential(size=500):
+        whole, said = whole.update(float(score))
+        part = spot_from(json.loads(json.dumps(part.state())))
+        part, again = part.update(float(score))
+        assert (part, again) == (whole, said)
+    assert whole.tail.threshold(1e-4) == pytest.approx(tail.threshold(1e-4), rel=0.2)
+
+
+KEYS = ("tail", "risk", "peaks", "within", "start", "shape", "scale", "share", "count")
+LEAVES = st.none() | st.floats() | st.text()
+
+
+@given(st.recursive(LEAVES, lambda inner: st.dictionaries(st.sampled_from(KEYS), inner)))
+@settings(max_examples=60)
+def test_a_foreign_state_of_a_threshold_is_refused(state):
+    with pytest.raises(InputError, match="start afresh"):
+        spot_from(state)

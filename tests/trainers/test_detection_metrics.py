@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from runtimes.errors import InputError
 from trainers.detection_metrics import (
+    best_f1,
     bootstrap,
     detection_delays,
     event_rates,
@@ -92,9 +93,28 @@ def test_vus_knows_perfect_random_and_constant_scores() -> None:
     assert vus(labels, far)[0] < 0.3
 
 
-def test_scores_that_are_missing_count_as_the_lowest() -> None:
+def test_scores_that_are_missing_rank_below_all_others_and_are_no_alarms() -> None:
     labels, scores = np.array([0, 0, 1, 1, 0], bool), np.array([np.nan, 0.1, 0.9, 0.8, 0.2])
-    assert vus(labels, scores, 2) == vus(labels, np.nan_to_num(scores, nan=0.1), 2)
+    assert vus(labels, scores, 2) == vus(labels, np.nan_to_num(scores, nan=-5.0), 2)
+    high = np.array([np.nan, 7.0, 9.0, 9.0, 7.0])
+    row = measure(labels, high, 5.0, step=86400 / 3)
+    assert (row["point_precision"], row["false_alarms_a_day"]) == (0.5, 0)  # one run, which touches the event
+    assert best_f1(np.array([1, 1, 0], bool), np.array([np.nan, 0.2, 0.9]))[0] == 0.5  # 0.8 if all were taken
+    assert best_f1(labels, np.full(5, np.nan)) == (0.0, np.inf)
+
+
+def test_an_alarm_is_a_score_at_the_threshold_as_in_the_service() -> None:
+    labels, scores = np.array([0, 0, 1, 1, 0], bool), np.array([0.0, 0.0, 3.0, 1.0, 0.0])
+    row = measure(labels, scores, 3.0, step=60)
+    assert (row["found"], row["point_recall"], row["delay_points"]) == (1, 0.5, 0)
+
+
+def test_an_alarm_from_before_an_event_finds_it_without_a_delay() -> None:
+    labels = np.array([0, 0, 1, 1, 0, 0, 1, 1, 1, 0], bool)
+    scores = np.array([0, 5, 5, 5, 5, 0, 0, 0, 5, 0], float)
+    row = measure(labels, scores, 5.0, step=60)
+    assert (row["found"], row["event_recall"], row["delay_points"]) == (2, 1.0, 2)
+    assert np.isnan(detection_delays(labels, scores >= 5)[0])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from trainers.checkpoint import open_checkpoint
 from trainers.detector import (
     DetectorConfig,
     check_config,
+    covered,
     distil_detector,
+    fitted,
     gather,
     new_model,
     open_detector,
@@ -99,6 +101,30 @@ def test_the_line_is_the_principal_components_and_the_best_forecast():
     assert np.square(after - expected[:, 32:]).sum() == pytest.approx(np.square(best).sum(), rel=1e-2)
 
 
+def test_hidden_patches_are_whole_and_in_half_of_the_windows():
+    config = replace(SMALL, masked=0.25)
+    read = covered(torch.ones(2000, 36), config, np.random.default_rng(0)).numpy().reshape(2000, 8, 4)
+    assert read.shape == (2000, 8, 4) and (read.min(axis=2) == read.max(axis=2)).all()
+    assert (read[::2] == 1).all()
+    assert (read[1::2] == 0).mean() == pytest.approx(0.25, abs=0.02)
+    assert (covered(torch.ones(9, 36), replace(SMALL, masked=0), np.random.default_rng(0)) == 1).all()
+
+
+def test_masked_training_teaches_to_do_without_a_patch():
+    windows = gather([waves(4000).values], SMALL)
+    rows = torch.from_numpy(gather([waves(1000, seed=1).values], SMALL))
+    read = rows[:, :32].clone()
+    read[:, 8:12] = 0
+    off = {}
+    for masked in (0.0, 0.5):
+        model = fitted(windows, windows[::9], replace(SMALL, masked=masked, steps=150))
+        with torch.inference_mode():
+            hidden, whole = model.expect(rows[:, :32], read), model.expect(rows[:, :32], rows[:, :32])
+            assert torch.equal(whole, model(values=rows[:, :32]).expected)  # the graph reads all of it
+        off[masked] = float((hidden - whole).abs().mean())
+    assert off[0.5] < 0.7 * off[0.0]
+
+
 def test_the_graph_has_one_channel_in_and_window_and_patch_out():
     model = PatchDetector(PatchConfig(window=32, patch=4, width=8, depth=2, heads=2, bottleneck=4))
     assert model(values=torch.zeros(5, 32)).expected.shape == (5, 36)
@@ -121,6 +147,7 @@ def test_missing_values_and_constant_channels_are_left_out_of_the_windows():
     [
         {"window": 33}, {"window": 8}, {"patch": 1}, {"heads": 3}, {"bottleneck": 32}, {"depth": -1},
         {"kind": "magic"}, {"steps": 0}, {"learning_rate": 0.0}, {"validation": 1.0}, {"seed": -1},
+        {"masked": 1.0},
     ],
 )  # fmt: skip
 def test_a_config_that_cannot_work_is_told_by_its_key(broken):

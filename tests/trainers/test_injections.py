@@ -39,6 +39,15 @@ def test_each_kind_alone(kind):
         assert np.ptp(first) == 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_missing_points_stay_missing_and_the_rest_changes(kind):
+    values = normal()
+    values[::3] = np.nan
+    made, labels, _ = inject(values, (kind,), count=3, seed=1)
+    assert (np.isnan(made) == np.isnan(values)).all()
+    assert (made != values)[(labels > 0) & ~np.isnan(values).any(axis=1)].any()
+
+
 def test_a_short_series_takes_fewer():
     _, labels, done = inject(normal(100), length=64)
     assert done == [] and not labels.any()

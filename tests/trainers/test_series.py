@@ -100,6 +100,16 @@ def test_short_gaps_are_filled_and_long_ones_stay(tmp_path: Path) -> None:
     assert (complete(one.values)[10:20, 0] == 9).all()
 
 
+def test_gaps_after_the_training_part_are_not_filled_from_what_comes_later(tmp_path: Path) -> None:
+    frame = table()
+    frame.loc[[3, 19, 20, 21, 30], "cpu"] = np.nan
+    (one,) = read_series(written(tmp_path, frame), SeriesConfig(train=0.5))
+    assert one.train_end == 20
+    assert one.values[3, 0] == 3
+    assert np.flatnonzero(np.isnan(one.values[:, 0])).tolist() == [19, 20, 21, 30]
+    assert (one.notes["missing"], one.notes["filled"]) == (5, 1)
+
+
 @given(st.lists(st.one_of(st.floats(-9, 9), st.just(np.nan)), min_size=1, max_size=30), st.integers(0, 6))
 def test_filling_touches_short_inner_gaps_only(cells: list[float], most: int) -> None:
     values = np.array(cells)[:, None]

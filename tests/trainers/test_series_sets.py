@@ -39,6 +39,7 @@ def test_nab_has_its_probation_its_families_and_rows_in_order(mirror: Path) -> N
     long = rows(10_000, "realTweets/Twitter_volume_A.csv")
     short = rows(1_000, "realTweets/short.csv")
     odd = rows(3_000, "realTraffic/speed.csv", label=(np.arange(3_000) == 2_500).astype(np.int8))
+    odd.loc[[9, 2_000], "value"] = np.nan
     odd = pd.concat([odd.iloc[100:], odd.iloc[:100], odd.iloc[[7]].assign(value=9.0)])
     put(pd.concat([long, short]), mirror, "numenta/nab/realTweets/train-00000-of-00001.parquet")
     put(odd, mirror, "numenta/nab/realTraffic/train-00000-of-00001.parquet")
@@ -48,6 +49,7 @@ def test_nab_has_its_probation_its_families_and_rows_in_order(mirror: Path) -> N
     assert [by_name[n].train_end for n in ("Twitter_volume_A", "short", "speed")] == [750, 200, 450]
     assert (by_name["speed"].notes["repeated"], by_name["speed"].values[7, 0]) == (1, 8.0)
     assert np.flatnonzero(by_name["speed"].labels).tolist() == [2_500]
+    assert np.flatnonzero(np.isnan(by_name["speed"].values)).tolist() == [2_000]  # not filled: it is judged
     assert (np.diff(by_name["speed"].times) == 300).all()
 
 

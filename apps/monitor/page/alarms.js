@@ -5,6 +5,16 @@ import * as api from "./api.js";
 import { drawWhy } from "./chart.js";
 import { duration, number, time } from "./format.js";
 
+// The parts of a score (PARTS in runtimes/profile.py).
+const WORDS = {
+  forecast: "values were not as forecast just then",
+  recent: "values had strayed from the forecast for a while",
+  course: "values had strayed from the forecast for long",
+  value: "values were outside what is usual",
+  level: "the level was unusual",
+  shape: "the pattern was not one that is known",
+  spread: "it moved much more or much less than usual",
+};
 let open = null; // the alarm that is explained
 let mayWrite = false;
 let drawn = "";
@@ -58,7 +68,7 @@ export async function explain(alarm) {
   open = alarm;
   say("");
   by("why-title").textContent = `${alarm.series}, ${time(alarm.peak_time)}`;
-  by("why-text").textContent = `Score ${number(alarm.score)} over the threshold of ${number(alarm.threshold)}, severity ${percent(alarm.severity)}.`;
+  by("why-text").textContent = `Score ${number(alarm.score)} over the threshold of ${number(alarm.threshold)}, severity ${percent(alarm.severity)}. ${evidence(alarm.parts)}`;
   by("why-charts").replaceChildren();
   by("why-rows").replaceChildren(...alarm.channels.map(channel));
   by("note").value = "";
@@ -71,6 +81,13 @@ export async function explain(alarm) {
   } catch (failure) {
     say(`The points around it cannot be shown: ${failure.message}`);
   }
+}
+
+// What spoke for it, in plain words: the parts of the score that matter, the largest first.
+function evidence(parts) {
+  const loud = Object.entries(parts ?? {}).filter(([part, share]) => share >= 0.1 && WORDS[part]);
+  loud.sort(([, a], [, b]) => b - a);
+  return loud.length ? `What spoke for it: ${loud.map(([part, share]) => `${WORDS[part]} (${percent(share)})`).join(", ")}.` : "";
 }
 
 function channel({ name, share, seen, expected }) {

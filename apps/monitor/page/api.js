@@ -20,7 +20,7 @@ export function setThreshold(name, value) {
   return talk(`${of(name)}/threshold`, { method: "PUT", value: { threshold: value } });
 }
 
-export const refit = (name) => talk(`${of(name)}/refit`, { method: "POST", value: {} });
+export const refit = (name, alarmed) => talk(`${of(name)}/refit`, { method: "POST", value: { alarmed } });
 
 export const alarms = (name) => talk(`/alarms?${query(name ? { series: name, limit: 50 } : { limit: 50 })}`);
 

@@ -152,7 +152,7 @@ function drawView(one, anew) {
   const dropped = one.late + one.repeated ? ` · ${one.late} late and ${one.repeated} repeated ones were dropped` : "";
   by("view-meta").textContent = `${times(one.points, "point")} · newest ${one.last_time === null ? "–" : time(one.last_time)}${dropped}`;
   show(by("drifted"), one.drifted);
-  show(by("refit"), state.role === "admin" && !learning);
+  for (const id of ["refit", "refit-more"]) show(by(id), state.role === "admin" && !learning);
   show(by("no-charts"), !drawn());
   by("plain-values").textContent = `Newest: ${(one.values ?? []).map(number).join(", ")}; score ${number(one.score)}.`;
   if (!drawn()) return;
@@ -205,7 +205,7 @@ by("refit").addEventListener("click", async () => {
   by("refit").disabled = true;
   by("refit-told").textContent = "judging both…";
   try {
-    const { kept, why } = await api.refit(state.chosen);
+    const { kept, why } = await api.refit(state.chosen, by("refit-alarmed").checked);
     by("refit-told").textContent = `${kept === "new" ? "Taken" : "The old profile stays"}: ${why}`;
     await drawLog();
   } catch (failure) {

@@ -1,12 +1,13 @@
 """The table on small made sets: its rows, its going on after a stop, its folds, its words."""
 
+import ast
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from apps.monitor import benchmark
-from apps.monitor.benchmark import run, time_fold
+from apps.monitor.benchmark import ROOT, code_of, run, time_fold
 from apps.monitor.table import report
 from trainers.detector import DetectorConfig
 from trainers.series import Series
@@ -60,6 +61,51 @@ def test_other_settings_are_measured_anew(tmp_path: Path) -> None:
     shorter = run(["nab"], ["random"], [], tmp_path, points=700)
     assert shorter[0]["points"] == 350
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4
+
+
+def imported(file: Path) -> set[Path]:
+    """The project's own modules that a file imports, and those that they import."""
+    found: set[Path] = set()
+    ahead = [file]
+    while ahead:
+        path = ahead.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            names += [f"{names[0]}.{alias.name}" for alias in node.names] if names else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            places = [ROOT / f"{name.replace('.', '/')}.py" for name in names]
+            ahead += [place for place in places if place.is_file()]
+    return found
+
+
+READING = {f"trainers/{name}.py" for name in ("files", "readers", "series_files", "series_sets", "sources")}
+"""What reads the points: they are part of the key."""
+
+
+@pytest.mark.parametrize(
+    ("name", "entries"),
+    [
+        ("sub-pca", ["trainers/detectors.py", "trainers/detection_metrics.py", "runtimes/thresholds.py"]),
+        ("transformer", ["trainers/detector.py", "runtimes/engines/torch.py", "trainers/series_sets.py"]),
+        ("transformer@onnx-int8", ["apps/monitor/exported.py", "runtimes/engines/onnx.py"]),
+    ],
+)
+def test_a_row_is_measured_anew_when_any_code_behind_it_changes(name: str, entries: list[str]) -> None:
+    covered = {path for pattern in code_of(name) for path in ROOT.glob(pattern)}
+    assert ROOT / "apps/monitor/benchmark.py" in covered
+    for entry in entries:
+        left = {path.relative_to(ROOT).as_posix() for path in imported(ROOT / entry) - covered}
+        assert left <= READING
+
+
+def test_other_points_are_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run(["nab"], ["random"], [], tmp_path)
+    monkeypatch.setattr(benchmark, "read_set", lambda _: [made("a", "first", 5), made("b", "first", 1)])
+    after = run(["nab"], ["random"], [], tmp_path)
+    assert not {row["key"] for row in before} & {row["key"] for row in after}
 
 
 def test_folds_go_forward_in_time(tmp_path: Path) -> None:

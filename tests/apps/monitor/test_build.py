@@ -1,6 +1,7 @@
 """A detector from a CSV to a measured bundle, by the command line."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +57,17 @@ def test_the_same_seed_gives_the_same_model(tiny_monitor, tmp_path):
     assert run(["build", recipe, "--runs", str(runs), "--until", "student"]) == 0
     made = [step(folder, "student") / "checkpoint.json" for folder in (tmp_path, tiny_monitor)]
     assert json.loads(made[0].read_text())["digest"] == json.loads(made[1].read_text())["digest"]
+
+
+def test_train_goes_on_to_the_slim_detector(tiny_monitor, capsys):
+    recipe, runs = str(tiny_monitor / "tiny.toml"), str(tiny_monitor / "runs")
+    smaller = ["--slim.keep", "0.5", "--slim.steps", "2"]
+    assert run(["train", recipe, "--runs", runs, *smaller, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    meta = json.loads((Path(made["slim"]) / "checkpoint.json").read_text())
+    assert meta["metrics"]["kind"] == "pruned"
+    assert run(["train", recipe, "--runs", runs, *smaller]) == 0
+    assert f"slim     {made['slim']}" in capsys.readouterr().out
 
 
 def test_an_app_loads_it(detector_bundle, tiny_monitor):

@@ -1,10 +1,13 @@
-"""Delays and false alarms of a real, tiny detector on a made wave."""
+"""Delays and false alarms of a real, tiny detector on a made wave, by the service's own series and rules."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from apps.monitor.delays import PLAIN, alarms_of, delays_of, report, wave
-from runtimes.alarms import AlarmRules
+from apps.monitor.delays import KINDS, delay, learned, plant, report, watched, wave
+from apps.monitor.live import rules_for
+from runtimes.alarms import AlarmRules, Alarms
 from runtimes.load import load
 from trainers.detector import DetectorConfig, train_detector
 
@@ -15,28 +18,52 @@ def model(tmp_path_factory: pytest.TempPathFactory):
     return load(train_detector([wave(4000)], config, tmp_path_factory.mktemp("delays") / "m").path, threads=1)
 
 
-def test_a_spike_a_drift_and_a_stuck_sensor_are_caught_in_time(model) -> None:
+@pytest.fixture(scope="module")
+def watch(model):
     series = wave(4000)
-    profile = model.fit(series.train, series.names, step=60)
-    for kind, within in (("spike", 8), ("drift", 128), ("stuck", 128)):
-        delays = delays_of(kind, series, model, profile, rounds=3)
-        assert len(delays) >= 9
-        known = delays[~np.isnan(delays)]
-        assert len(known) >= 0.6 * len(delays), kind
-        assert np.median(known) <= within, kind
+    live = learned(series, model)
+    planted = plant(series, 2)
+    return series, live, planted, watched(live, series, {one.start for one in planted})
 
 
-def test_calm_points_raise_few_alarms_and_rules_make_them_fewer(model) -> None:
-    series = wave(4000)
-    profile = model.fit(series.train, series.names, step=60)
-    plain, ruled = (alarms_of(series, model, profile, rules) for rules in (PLAIN, AlarmRules()))
-    assert len(ruled) <= len(plain) <= 10
-    assert all(start >= series.times[series.train_end] for start in plain)
+@pytest.mark.parametrize(
+    ("kind", "within"), [("spike", 8), ("drift", 128), ("stuck", 80), ("level shift", 12)]
+)
+def test_nearly_all_are_told_in_time(watch, kind: str, within: int) -> None:
+    series, live, planted, calm = watch
+    delays = np.array([delay(live, series, calm, one) for one in planted if one.kind == kind])
+    known = delays[~np.isnan(delays)]
+    assert len(delays) == 10
+    assert len(known) >= 9
+    assert np.median(known) <= within
+    assert known.min() >= live.rules.min_points - 1  # the alarm opens, not the score rises
+
+
+def test_the_alarms_are_those_of_the_whole_array_under_the_rules(watch, model) -> None:
+    series, live, _, calm = watch
+    assert live.rules == rules_for(60.0)
+    assert len(calm.opened) <= 1
+    scores = model.score(series.values, live.profile)
+    late = slice(series.train_end + 256, None)  # until then the stream has less of the past than the array
+    over = scores.score[late] >= live.threshold
+    assert (calm.over[256:] == over).mean() > 0.999
+
+
+def test_nothing_put_in_is_nothing_found_and_cool_down_delays(watch) -> None:
+    series, live, planted, calm = watch
+    one = next(one for one in planted if one.kind == "level shift")
+    same = replace(one, values=series.values[one.start : one.start + len(one.values)])
+    assert np.isnan(delay(live, series, calm, same))
+    state, alarms = calm.states[one.start]
+    quiet = Alarms(AlarmRules(), {**alarms, "quiet": float(series.times[one.start]) + 30 * 60}).state()
+    held = replace(calm, states={one.start: (state, quiet)})
+    assert delay(live, series, held, one) == 30
 
 
 def test_the_report_is_a_table(model) -> None:
-    text = report(wave(4000), model)
-    assert "false alarms there:" in text
+    text = report(wave(4000), model, rounds=1)
+    assert "Rules: 3 points, 600 s of cool-down, 180 s of merging." in text
+    assert "False alarms there: 0 opened (0.0 a day)" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(rows) == 2 + 5
+    assert len(rows) == 2 + len(KINDS)
     assert len({row.count("|") for row in rows}) == 1

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from monitor_client import START, learned, line_of, rows, send, wait_for
+from monitor_client import START, learned, line_of, rows, send, spiked, wait_for
 from tiny_detector import WARM_UP, waves
 
 from apps.monitor import schema
@@ -126,12 +126,29 @@ def test_old_alarms_and_logs_go(client: TestClient) -> None:
     assert client.get("/log").json()["log"] == []
 
 
+def test_a_file_of_the_first_schema_goes_on(opened: Callable[..., TestClient], folder: Path) -> None:
+    with opened() as client:
+        count = learned(client)
+        send(client, "a", spiked(60, 30, count), count)
+        alarm = client.get("/alarms").json()["alarms"][0]
+    with sqlite3.connect(folder / schema.FILE) as file:
+        file.execute("ALTER TABLE points DROP COLUMN parts")
+        file.execute("ALTER TABLE alarms DROP COLUMN parts")
+        file.execute("UPDATE about SET value = '1' WHERE key = 'schema'")
+    with opened() as client:
+        assert client.get("/alarms").json()["alarms"] == [alarm | {"parts": None}]
+        why = client.get("/series/a/explain", params={"at": alarm["peak_time"]}).json()
+        assert why["parts"] is None and why["score"] == alarm["score"]
+        send(client, "a", waves(120, start=count + 60), count + 60)
+        assert client.get("/alarms").json()["alarms"][0]["parts"] == alarm["parts"]
+
+
 def test_a_newer_or_foreign_file_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / schema.FILE
     schema.prepare(path).close()
     with sqlite3.connect(path) as file:
         file.execute("UPDATE about SET value = '99'")
-    with pytest.raises(InputError, match="schema 99 is newer than 1; upgrade edgewise"):
+    with pytest.raises(InputError, match="schema 99 is newer than 2; upgrade edgewise"):
         schema.prepare(path)
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(InputError, match="no file of the monitor"):

@@ -117,3 +117,25 @@ def test_a_pipe_is_read_as_it_comes(monkeypatch):
     thread.join()
     os.close(out)
     assert found == [10.0, 20.0, 30.0] and empty and "64 KB without an end" in told[0] and len(told) == 1
+
+
+def test_a_time_far_ahead_is_left_out():
+    batch, told, _ = read("time,a", "1700000000,1", "99999999999,2", "1700000001,3")
+    assert batch.times.tolist() == [1_700_000_000, 1_700_000_001]
+    assert len(told) == 1 and "ahead of this machine's clock" in told[0]
+
+
+def test_bare_numbers_may_begin_with_unix_time():
+    batch, told, _ = read("1700000000,5,6", "1700000060,7,8")
+    assert batch.names == ("c0", "c1") and not told
+    assert batch.times.tolist() == [1_700_000_000, 1_700_000_060] and batch.values[1].tolist() == [7, 8]
+
+
+def test_what_is_not_finite_is_told():
+    batch, told, _ = read("a", "1", "inf", "1e400", "2")
+    assert batch.values[:, 0].tolist() == [1, 2] and len(told) == 2 and "not finite" in told[0]
+
+
+def test_names_that_would_steer_a_terminal_are_refused():
+    with pytest.raises(InputError, match="cannot be printed"):
+        read("\x1b[31mred,b", "1,2")

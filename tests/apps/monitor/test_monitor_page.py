@@ -114,6 +114,8 @@ def test_an_alarm_is_shaded_explained_and_acknowledged(page_of: Callable[..., An
     expect(page.locator("#why")).to_be_visible()
     expect(page.locator("#why-rows tr")).to_have_count(2)
     expect(page.locator("#why-rows tr").first).to_contain_text("c0")
+    expect(page.locator("#why-text")).to_contain_text("What spoke for it: ")
+    expect(page.locator("#why-text")).to_contain_text("values were not as forecast just then (")
     expect(page.locator("#why-charts .plot").first).to_be_visible()
     assert ink(page, "#why-charts canvas >> nth=0") > 500
     page.fill("#note", "<b>valve</b>")

@@ -1,11 +1,13 @@
 """`edgewise run --stream`: what it finds, that it goes on after kill -9, that it stays small."""
 
+import base64
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +74,19 @@ def test_a_batch_gives_the_very_scores(detector_bundle, series, tmp_path, capsys
     np.testing.assert_allclose(got, wanted[LEARN:], rtol=1e-4, atol=1e-4)
 
 
-def started(bundle, state, *more, out):
+def started(bundle, state, *more, out, err=subprocess.DEVNULL):
     command = [sys.executable, "-m", "apps.cli", "run", str(bundle), "--stream", "--learn", str(LEARN),
                "--json", "--state", str(state), "--variant", "onnx-int8", *more]  # fmt: skip
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=err)
+
+
+def told_is_saved(log, state) -> bool:
+    """Whether all alarms that were told are in the state: between the two a kill would tell one twice."""
+    told = rows_of(log.read_text().rpartition("\n")[0])
+    opened = sum(row["kind"] == "opened" for row in told)
+    still = sum(row["kind"] == "closed" for row in told) < opened
+    alarms = json.loads(state.read_text())["alarms"] if state.exists() else {"told": 0, "run": None}
+    return alarms["told"] == opened and bool(alarms["run"] and alarms["run"]["open"]) == still
 
 
 def test_kill_and_restart_tells_each_alarm_once(detector_bundle, series, tmp_path, capsys):
@@ -94,12 +105,9 @@ def test_kill_and_restart_tells_each_alarm_once(detector_bundle, series, tmp_pat
             time.sleep(0.02)
         child.stdin.write(csv(points[2600:3300], 2600, header=False).encode())
         child.stdin.flush()
-        while log.read_bytes().count(b'"point"') < 1_200:
+        while log.read_bytes().count(b'"point"') < 1_200 or not told_is_saved(log, state):
             assert child.poll() is None
             time.sleep(0.02)
-        time.sleep(
-            1
-        )  # what was told is saved then: between the two an alarm would come twice, by the same id
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
     before = rows_of(log.read_text().rpartition("\n")[0])
@@ -120,26 +128,18 @@ def test_kill_and_restart_tells_each_alarm_once(detector_bundle, series, tmp_pat
 
 
 def test_sigterm_saves_what_is_learned_so_far(detector_bundle, tmp_path):
+    """A line that is none is told at once: then it is past its start-up, where SIGTERM would just end it."""
     state = tmp_path / "state.json"
-    with (tmp_path / "log").open("wb") as out:
-        child = started(detector_bundle, state, out=out)
-        assert child.stdin is not None
-        child.stdin.write(csv(values(200)).encode())
-        child.stdin.flush()
-        while child.poll() is None and not state.exists():
-            time.sleep(0.2)
-            child.send_signal(signal.SIGTERM) if _reading(child.pid) else None
-        assert child.wait(20) == 0
+    child = started(detector_bundle, state, out=subprocess.DEVNULL, err=subprocess.PIPE)
+    assert child.stdin is not None and child.stderr is not None
+    child.stdin.write((csv(values(200)) + "no point\n").encode())
+    child.stdin.flush()
+    while b"left out" not in (line := child.stderr.readline()):
+        assert line, "it ended"
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(20) == 0
     told = json.loads(state.read_text())
-    assert told["seen"] == 200 and len(told["times"]) == 200 and "profile" not in told
-
-
-def _reading(pid: int) -> bool:
-    """Whether it waits for more: before, SIGTERM would just end the start-up."""
-    return (
-        "pipe_read" in Path(f"/proc/{pid}/wchan").read_text()
-        or "poll" in Path(f"/proc/{pid}/wchan").read_text()
-    )
+    assert told["seen"] == 200 and "profile" not in told and len(base64.b64decode(told["times"])) == 1_600
 
 
 def test_another_series_or_a_broken_state_is_refused(detector_bundle, tmp_path, capsys):
@@ -185,9 +185,29 @@ def test_memory_stays_flat(detector_bundle, tmp_path):
 
 
 def test_this_machine_is_a_series():
-    clock = iter(np.arange(0.0, 100.0, 0.25).tolist())
-    batches = machine_batches(1.0, lambda: next(clock), lambda seconds: None)
-    first, second = next(batches), next(batches)
+    first, second = islice(machine_batches(0.05), 2)
     assert first.names == NAMES and first.values.shape == (1, 6)
     assert 0 <= first.values[0, 1] <= 100 and second.times[0] > first.times[0]
     assert (first.values[0, 2:][np.isfinite(first.values[0, 2:])] >= 0).all()
+
+
+@pytest.mark.parametrize("threshold", ["often", "nan", "inf", ""])
+def test_a_threshold_that_is_none_is_refused(detector_bundle, threshold, capsys):
+    assert run(["run", str(detector_bundle), "--stream", "--threshold", threshold]) == 2
+    assert "give pot, quantile, spot or a score" in capsys.readouterr().err
+
+
+def test_thresholds_and_drift_on_the_command_line(detector_bundle, tmp_path, capsys):
+    points = np.concatenate([values(5_500), values(2_000, 1) * 2])
+    (tmp_path / "moved.csv").write_text(csv(points))
+    for threshold in ("3.5", "quantile", "spot"):
+        rows = streamed(detector_bundle, tmp_path / "moved.csv", "--threshold", threshold, capsys=capsys)
+        drifts = [row for row in rows if row["kind"] == "drift"]
+        assert len(drifts) == 1 and drifts[0]["time"] > rows[-2]["time"] - 60 * 2_000
+        assert threshold != "3.5" or rows[0]["threshold"] == 3.5
+    words = ["run", str(detector_bundle), "--stream", "--file", str(tmp_path / "moved.csv")]
+    assert run([*words, "--state", str(tmp_path / "state")]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("drift ")]
+    assert len(said) == 1 and "usual spreads" in said[0]
+    assert run([*words, "--threshold", "quantile", "--state", str(tmp_path / "state")]) == 2
+    assert json.loads((tmp_path / "state").read_text())["drift"]["drifted"]

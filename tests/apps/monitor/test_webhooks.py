@@ -3,7 +3,9 @@
 import hashlib
 import hmac
 import json
+import socket
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,11 +116,91 @@ def test_what_waits_is_sent_after_a_restart(
     assert len({body["delivery"] for body in receiver.bodies()}) == 1
 
 
+def test_an_alert_that_ends_while_the_list_is_looked_at_is_not_sent_again(
+    client: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alerts = client.app.state.service.alerts
+    look, going, old = alerts._look, threading.Event(), threading.Event()
+
+    def held(*what: Any) -> tuple[bool, str]:
+        going.set()
+        assert old.wait(20)
+        return send_really(*what)
+
+    def late() -> Any:
+        found = look()
+        if going.is_set() and not old.is_set():
+            assert found[0]  # the list is older than the attempt's end
+            old.set()
+            wait_for(lambda: not alerts.running)
+        return found
+
+    send_really = sending.send
+    monkeypatch.setattr("apps.monitor.alerts.send", held)
+    alerts._look = late
+    made = hook(client, receiver.url)
+    count = learned(client)
+    send(client, "a", spiked(60, 30, count), count)
+    assert going.wait(20)
+    alerts.told()
+    wait_for(lambda: [one for one in deliveries(client, made["id"]) if one["state"] == "sent"])
+    alerts.told()
+    send(client, "a", waves(120, start=count + 60), count + 60)  # and what comes next is sent
+    wait_for(lambda: [body for body in receiver.bodies() if body["kind"] == "closed"])
+    assert [body["kind"] for body in receiver.bodies()] == ["opened", "closed"]
+
+
+def test_an_alert_whose_end_cannot_be_written_is_not_sent_again(
+    client: TestClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end, tries = outbox.ended, []
+
+    def full(*what: Any) -> None:
+        tries.append(what)
+        if len(tries) < 4:
+            raise sqlite3.OperationalError("database or disk is full")
+        end(*what)
+
+    monkeypatch.setattr(outbox, "ended", full)
+    monkeypatch.setattr("apps.monitor.alerts.WRITE_AGAIN_S", 0.02)
+    made = hook(client, receiver.url)
+    count = learned(client)
+    send(client, "a", spiked(60, 30, count), count)
+    wait_for(lambda: [one for one in deliveries(client, made["id"]) if one["state"] == "sent"])
+    assert len(tries) == 4 and len(receiver.got) == 1
+
+
+def test_an_answer_that_drips_in_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "WHOLE_SECONDS", 0.2)
+    done, drops = threading.Event(), []
+
+    def drip() -> None:
+        with listener.accept()[0] as client:
+            client.recv(65536)
+            client.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            try:
+                for _ in range(1000):
+                    client.sendall(b"x")
+                    drops.append(b"x")
+                    if done.wait(0.05):
+                        return
+            except OSError:
+                pass  # the other side has gone
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=drip, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        sent, said = sending.send(url, "s" * 16, b"{}", "d", "0", private=True)
+        done.set()
+    assert not sent and "within 0.2 s" in said and len(drops) < 1000, said
+
+
 @pytest.mark.parametrize(
     "address",
     [
         "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1",
         "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:127.0.0.1",
+        "fec0::1", "64:ff9b:1::a00:1", "5f00::1", "3fff::1", "192.88.99.1", "2002:c058:6301::",
         "::7f00:1", "64:ff9b::7f00:1", "2002:7f00:1::", "2002:a00:1::", "fe80::1%eth0",
     ],
 )  # fmt: skip
@@ -126,7 +208,9 @@ def test_addresses_that_are_not_public(address: str) -> None:
     assert not sending.is_public(address)
 
 
-@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "64:ff9b::101:101"])
+@pytest.mark.parametrize(
+    "address", ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "64:ff9b::101:101", "2a00:1450::1"]
+)
 def test_addresses_that_are_public(address: str) -> None:
     assert sending.is_public(address)
 

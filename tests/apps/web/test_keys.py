@@ -55,6 +55,9 @@ def test_a_revoked_key_opens_nothing_and_the_last_one_does_not_open_the_service(
         ({"role": "root"}, "there is no role 'root'; choose read, write, admin"),
         ({"collections": []}, "opens nothing"),
         ({"collections": ["../x"]}, "is no name for a collection"),
+        ({"collections": ["News.2024"]}, "is no name for a collection"),
+        ({"series": ["../x"]}, "is no name for a series"),
+        ({"series": []}, "opens nothing"),
         ({"per_minute": 0}, "give 1 to"),
     ],
 )
@@ -94,6 +97,10 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["keys", str(folder), "--revoke", key.id, "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert told["revoked"] and "hash" not in told and Keys(folder).find(text) is None
+    assert run(["keys", str(folder), "--make", "pump", "--series", "Pump.1", "--series", "b"]) == 0
+    assert Keys(folder).find(capsys.readouterr().out.strip()).collections == {"Pump.1", "b"}  # type: ignore[union-attr]
+    assert run(["keys", str(folder), "--make", "Ann", "--collection", "News.2024"]) == 2
+    assert "is no name for a collection" in capsys.readouterr().err
     assert run(["keys", str(folder), "--revoke", "nobody"]) == 2
     assert "there is no key 'nobody'" in capsys.readouterr().err
 
