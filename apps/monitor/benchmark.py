@@ -165,8 +165,8 @@ _MEASURES = (
     "apps/monitor/benchmark.py", "trainers/series.py", "trainers/detection_metrics.py", "runtimes/*.py",
 )  # fmt: skip
 _OURS = (
-    "trainers/detector.py", "trainers/injections.py", "trainers/checkpoint.py", "runtimes/engines/*.py",
-    "runtimes/tasks/*.py",
+    "trainers/detector.py", "trainers/made.py", "trainers/injections.py", "trainers/checkpoint.py",
+    "runtimes/engines/*.py", "runtimes/tasks/*.py",
 )  # fmt: skip
 _EXPORTS = ("apps/monitor/exported.py", "compress/*.py", "export/*.py")
 
