@@ -21,7 +21,7 @@ Kind = Literal["data", "model"]
 MAX_MEMBER_BYTES = 4 << 30
 MAX_HUB_BYTES = 8 << 30
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?")
-_MODEL_FILES = ["*.json", "model*.safetensors", "vocab.txt", "merges.txt", "*.model"]
+_MODEL_FILES = ["*.json", "model*.safetensors", "vocab.txt", "merges.txt", "*.model", "*.jinja"]
 _DATA_FILES = ["*.parquet", "*.csv", "*.tsv", "*.json", "*.jsonl", "README.md"]
 
 
@@ -145,7 +145,19 @@ def _index(name: str, revision: str, kind: Kind, tried: list[str]) -> Source | N
         if problem:
             tried.append(f"package index ({problem})")
             return None
-    return Source(name, "index", entry["wheel"], digest_of(files), folder)
+    path = _dequantised(folder / entry["gguf"]) if "gguf" in entry else folder
+    return Source(name, "index", entry["wheel"], digest_of(files), path)
+
+
+def _dequantised(file: Path) -> Path:
+    """The folder made from a llama.cpp file, beside where that lies in the cache; made once."""
+    from trainers.gguf import VERSION, from_gguf
+
+    made = file.parent.with_name(f"{file.parent.name}-fp32-{VERSION}")
+    if not made.is_dir():
+        _say(f"dequantising {file.name}")
+        from_gguf(file, made)
+    return made
 
 
 def _download(entry: dict[str, Any], folder: Path) -> str:
