@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from runtimes.errors import InputError
 from runtimes.files import writing
 from trainers.checkpoint import Checkpoint, open_checkpoint, seal
+from trainers.conversations import Prompt
 from trainers.data import Dataset
 from trainers.finetune import MAX_BATCH, MAX_CHARS, TrainConfig, finetune, parents
 from trainers.linear import TASK as LINEAR
@@ -25,7 +26,6 @@ from trainers.linear import linear_scores
 from trainers.sources import find
 
 TASK = "reward"
-Prompt = str | list[dict[str, str]]
 # (prompts, answers) -> float64 (n,), higher is better
 Reward = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
 

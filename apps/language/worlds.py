@@ -15,16 +15,14 @@ from typing import Any
 import numpy as np
 
 from runtimes.errors import InputError
-from trainers.data import Dataset, Split, load_data, origin
+from trainers.conversations import Prompt
+from trainers.data import Dataset, Split, load_data
 from trainers.files import read_json, write_json
-from trainers.reward import Prompt, as_text
-from trainers.sources import find
+from trainers.pairs import load_pairs
+from trainers.reward import as_text
 
 Row = dict[str, Any]
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
-_HELPFUL = ("helpful-base", "helpful-online", "helpful-rejection-sampled")
 
 
 @dataclass(frozen=True)
@@ -156,10 +154,11 @@ def labelled(rows: list[Row], test: list[Row], name: str) -> Dataset:
 
 def helpful(data: str, config: RowsConfig) -> World:
     """Pairs of answers of which people preferred one; all that open alike go into the same part."""
-    source = find(data, "data")
+    found = load_pairs(data, part="helpful-*")
     by_opening: dict[str, list[Row]] = {}
-    for row in _preferences(source.path, config):
-        by_opening.setdefault(row["prompt"][0]["content"], []).append(row)
+    for row in (row for split in sorted(found.splits) for row in found.splits[split]):
+        if _fits(row, config):
+            by_opening.setdefault(row["prompt"][0]["content"], []).append(row)
     groups = [by_opening[key] for key in sorted(by_opening)]
     np.random.default_rng(config.seed).shuffle(groups)  # type: ignore[arg-type]
     sizes = [config.judge, config.test, config.held_out, config.watched, config.policy]
@@ -175,42 +174,8 @@ def helpful(data: str, config: RowsConfig) -> World:
         test=test,
         held_out=[{"prompt": row["prompt"], "response": row["chosen"]} for row in first.values()],
         watched=[{"prompt": row["prompt"], "response": row["chosen"]} for row in watched],
-        source=origin(source),
+        source=found.source,
     )
-
-
-def _preferences(folder: Path, config: RowsConfig) -> Iterable[Row]:
-    import pyarrow.parquet
-
-    for part in _HELPFUL:
-        for file in sorted((folder / part).glob("*.parquet")):
-            for row in pyarrow.parquet.read_table(file).to_pylist():
-                pair = read_preference(row["chosen"], row["rejected"])
-                if pair is not None and _fits(pair, config):
-                    yield pair
-
-
-def read_preference(chosen: str, rejected: str) -> Row | None:
-    """The two transcripts as one prompt with two last answers; None where they do not share the prompt."""
-    first, second = _turns(chosen), _turns(rejected)
-    if first is None or second is None or first[:-1] != second[:-1]:
-        return None
-    answers = first[-1]["content"], second[-1]["content"]
-    if not all(answers) or answers[0] == answers[1]:
-        return None
-    return {"prompt": first[:-1], "chosen": answers[0], "rejected": answers[1]}
-
-
-def _turns(transcript: str) -> list[dict[str, str]] | None:
-    """Messages that alternate and end with the assistant's, or None."""
-    parts = _TURN.split(transcript)
-    turns = [
-        {"role": _ROLES[role], "content": text.strip()}
-        for role, text in zip(parts[1::2], parts[2::2], strict=True)
-    ]
-    expected = [("user", "assistant")[i % 2] for i in range(len(turns))]
-    good = len(turns) >= 2 and not len(turns) % 2 and [t["role"] for t in turns] == expected
-    return turns if good and not parts[0].strip() else None
 
 
 def _fits(pair: Row, config: RowsConfig) -> bool:
