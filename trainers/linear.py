@@ -9,8 +9,8 @@ import numpy as np
 from runtimes.errors import InputError
 from runtimes.files import writing
 from trainers.checkpoint import Checkpoint, open_checkpoint, seal
-from trainers.finetune import MAX_BATCH, MAX_CHARS
 from trainers.files import read_json, write_json
+from trainers.finetune import MAX_BATCH, MAX_CHARS
 
 TASK = "reward-linear"
 
@@ -67,9 +67,7 @@ def linear_scores(checkpoint: Checkpoint) -> Callable[[Sequence[Any], Sequence[s
     words.idf_ = arrays["idf"]
 
     def score(prompts: Sequence[Any], answers: Sequence[str]) -> np.ndarray:
-        texts = [
-            f"{p} {a}" if isinstance(p, str) else a for p, a in zip(prompts, answers, strict=True)
-        ]
+        texts = [f"{p} {a}" if isinstance(p, str) else a for p, a in zip(prompts, answers, strict=True)]
         found: np.ndarray = words.transform(texts) @ arrays["weights"] + arrays["bias"][0]
         return found
 

@@ -128,7 +128,9 @@ def open_reward(path: Path | str, device: str = "auto") -> Reward:
         values = np.asarray(score(prompts, answers), np.float64) if len(answers) else np.zeros(0)
         if not np.isfinite(values).all():
             first = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise InputError(f"{path}: the reward of answer {first} is {values[first]}; train the reward again")
+            raise InputError(
+                f"{path}: the reward of answer {first} is {values[first]}; train the reward again"
+            )
         return values
 
     return reward

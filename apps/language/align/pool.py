@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from apps.language.align import Run
+from apps.language.align.plan import Run
 from runtimes.errors import EdgewiseError
 
-_PRELOADED = "apps.language.align_steps"
+_PRELOADED = "apps.language.align.steps"
 
 
 @dataclass
@@ -99,7 +99,7 @@ def work(place: Any, run: Run, log: Path, threads: int) -> None:
         os.dup2(file.fileno(), 2)
     import torch
 
-    from apps.language.align_steps import do
+    from apps.language.align.steps import do
 
     torch.set_num_threads(threads)
     try:

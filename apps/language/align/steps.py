@@ -13,20 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from apps.language.align import AlignConfig, Run, method_config
-from apps.language.diversity import distinct, repetition
-from apps.language.evaluation import Answer, divergence, perplexity, sample
-from apps.language.worlds import World, labelled, open_world, prompts_of
+from apps.language.align.config import AlignConfig
+from apps.language.align.diversity import distinct, repetition
+from apps.language.align.evaluation import Answer, divergence, perplexity, sample
+from apps.language.align.plan import Run, method_config
+from apps.language.align.worlds import World, labelled, open_world, prompts_of
 from runtimes.errors import InputError
 from trainers.checkpoint import Checkpoint, open_checkpoint
 from trainers.files import digest_of, read_json, write_json
 from trainers.finetune import TrainConfig
 from trainers.generator import open_generator
+from trainers.linear import train_linear
 from trainers.preferences.dpo import dpo
 from trainers.preferences.orpo import orpo
 from trainers.preferences.ppo import ppo
-from trainers.reward import Reward, open_reward, tested, train_reward, train_sentiment
-from trainers.linear import train_linear
+from trainers.reward import open_reward, tested, train_reward, train_sentiment
 from trainers.sft import sft
 from trainers.sources import find
 
@@ -56,7 +57,14 @@ class Place:
 def job_of(config: AlignConfig, run: Run) -> str:
     """Digest of all that a run's result follows from, so that a result of other settings is not taken for it."""
     told = asdict(config)
-    for key in ("seeds", "methods", "no_peft", "keep_weights", "label", *(k for k in told if "sensitivity" in k)):
+    for key in (
+        "seeds",
+        "methods",
+        "no_peft",
+        "keep_weights",
+        "label",
+        *(k for k in told if "sensitivity" in k),
+    ):
         told.pop(key)
     for method in {"sft", "ppo", "dpo", "orpo"} - {run.method} - ({"sft"} if run.kind != "reward" else set()):
         told.pop(method)
@@ -174,7 +182,9 @@ def rank(prompts: list[Any], texts: list[str], scores: np.ndarray, samples: int)
         best, worst = max(said, key=lambda i: scores[i]), min(said, key=lambda i: scores[i])
         if scores[best] > scores[worst] and texts[best] != texts[worst]:
             gap = float(scores[best] - scores[worst])
-            pairs.append({"prompt": prompts[first], "chosen": texts[best], "rejected": texts[worst], "gap": gap})
+            pairs.append(
+                {"prompt": prompts[first], "chosen": texts[best], "rejected": texts[worst], "gap": gap}
+            )
     return pairs
 
 
@@ -235,7 +245,9 @@ def _trained(place: Place, run: Run, watched: list[dict[str, Any]]) -> Path:
         return start
     out, how = place.checkpoint(run.name), method_config(config, run)
     if (out / "checkpoint.json").is_file():  # trained before, and cut off while it was looked at
-        return open_checkpoint(out).path if any(out.glob("*.safetensors")) else _again(out, place, run, watched)
+        return (
+            open_checkpoint(out).path if any(out.glob("*.safetensors")) else _again(out, place, run, watched)
+        )
     if run.method == "sft":
         sft(place.world().sft, start, out, how)
     elif run.method == "dpo":

@@ -32,9 +32,7 @@ def mean(*arrays: Array) -> float:
     return float(arrays[0].mean())
 
 
-def bootstrap(
-    *arrays: Array, statistic: Statistic = mean, resamples: int = 2000, seed: int = 0
-) -> Interval:
+def bootstrap(*arrays: Array, statistic: Statistic = mean, resamples: int = 2000, seed: int = 0) -> Interval:
     """Percentile interval of `statistic` over arrays (seeds, prompts), seeds and prompts both drawn again.
 
     Seeds and prompts are crossed, so both are drawn with replacement and every drawn seed meets every drawn
