@@ -90,7 +90,7 @@ def curves(found: Found) -> str:
     def draw(axes: Axes) -> None:
         for method in ("sft", "ppo", "dpo", "orpo"):
             for i, run in enumerate(found.of(method)):
-                points = run["watched"]
+                points = run["training"].get("watched")
                 if points:
                     axes.plot([p["tokens"] / 1e3 for p in points], [p["reward"] for p in points],
                               color=COLOURS[method], marker=MARKS[method], markersize=4, linewidth=1.3,

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import numpy as np
 
 from apps.language.align.config import AlignConfig
 from apps.language.align.diversity import distinct, repetition
-from apps.language.align.evaluation import Answer, divergence, perplexity, sample
+from apps.language.align.evaluation import Answer, divergence, perplexity
 from apps.language.align.plan import Run, method_config
+from apps.language.align.speaker import Speaker, speaking
 from apps.language.align.worlds import World, labelled, open_world, prompts_of
 from runtimes.errors import InputError
 from trainers.checkpoint import Checkpoint, open_checkpoint
@@ -24,12 +24,14 @@ from trainers.files import digest_of, read_json, write_json
 from trainers.finetune import TrainConfig
 from trainers.generator import open_generator
 from trainers.linear import train_linear
+from trainers.policy import Policy
 from trainers.preferences.dpo import dpo
 from trainers.preferences.orpo import orpo
 from trainers.preferences.ppo import ppo
 from trainers.reward import open_reward, tested, train_reward, train_sentiment
 from trainers.sft import sft
 from trainers.sources import find
+from trainers.tuning import Watch
 
 Result = dict[str, Any]
 
@@ -160,7 +162,7 @@ def _pairs(place: Place, run: Run) -> Result:
     prompts = prompts_of(world.sft)
     order = np.random.default_rng(run.seed).permutation(len(prompts))[: config.sampled_prompts]
     asked = [prompts[i] for i in order for _ in range(config.samples)]
-    speaker = Speaker(place, place.checkpoint(f"start-seed{run.seed}"))
+    speaker = Speaker(place.checkpoint(f"start-seed{run.seed}"), config)
     texts = [answer.text for answer in speaker(asked, run.seed)]
     scores = open_reward(place.checkpoint("reward"))(asked, texts)
     pairs = rank(asked, texts, scores, config.samples)
@@ -191,78 +193,52 @@ def rank(prompts: list[Any], texts: list[str], scores: np.ndarray, samples: int)
 # a model: trained by its method, then looked at
 
 
-class Speaker:
-    """A checkpoint (or base model) that answers prompts on the best device there is."""
-
-    def __init__(self, place: Place, path: Path, model: Any = None) -> None:
-        import torch
-        from tokenizers import Tokenizer as FastTokenizer
-
-        from trainers.generator import end_tokens
-
-        self.config = place.config
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = open_generator(path).to(self.device) if model is None else model
-        self.ends = end_tokens(self.model)
-        self.fast = FastTokenizer.from_file(str(path / "tokenizer.json"))
-        self.template = _template(path)
-
-    def ids(self, prompt: Any) -> list[int]:
-        text = prompt if isinstance(prompt, str) else self.template(prompt)
-        found: list[int] = self.fast.encode(text, add_special_tokens=False).ids
-        return found
-
-    def __call__(self, prompts: list[Any], seed: int) -> list[Answer]:
-        how = self.config.evaluation
-        ids = [self.ids(prompt) for prompt in prompts]
-        batch = how.batch if self.device == "cuda" else min(how.batch, 32)
-        return sample(self.model, self.fast.decode, ids, self.ends, self.ends[0], self.config.answer_tokens,
-                      batch, seed, how.temperature)  # fmt: skip
-
-
-def _template(path: Path) -> Callable[[Any], str]:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    return partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
-
-
 def _model(place: Place, run: Run) -> Result:
-    watched: list[dict[str, Any]] = []
-    made = _trained(place, run, watched)
+    made = _trained(place, run)
     found = _evaluated(place, run, made)
     if run.method not in ("base", "start") and not place.config.keep_weights:
         for file in made.glob("*.safetensors"):  # the adapter beside it stays
             file.unlink()
-    return {**found, "watched": watched}
+    return found
 
 
-def _trained(place: Place, run: Run, watched: list[dict[str, Any]]) -> Path:
+def _trained(place: Place, run: Run) -> Path:
     config, start = place.config, place.checkpoint(f"start-seed{run.seed}")
     if run.method == "base":
         return _base(config)
     if run.method == "start":
         return start
     out, how = place.checkpoint(run.name), method_config(config, run)
-    if (out / "checkpoint.json").is_file():  # trained before, and cut off while it was looked at
-        return (
-            open_checkpoint(out).path if any(out.glob("*.safetensors")) else _again(out, place, run, watched)
-        )
+    if (out / "checkpoint.json").is_file():
+        if any(out.glob("*.safetensors")):  # trained before, and cut off while it was looked at
+            return open_checkpoint(out).path
+        shutil.rmtree(out)
+    watch = _watch(place, run) if not run.changed else None
     if run.method == "sft":
-        sft(place.world().sft, start, out, how)
+        sft(place.world().sft, start, out, how, watch=watch)
     elif run.method == "dpo":
-        dpo(_preferred(place, run.seed), start, out, how)
+        dpo(_preferred(place, run.seed), start, out, how, watch=watch)
     elif run.method == "orpo":
-        orpo(_preferred(place, run.seed), _base(config), out, how)
+        orpo(_preferred(place, run.seed), _base(config), out, how, watch=watch)
     else:
         reward = open_reward(place.checkpoint("reward"))
-        ppo(prompts_of(place.world().sft), reward, start, out, how)
+        ppo(prompts_of(place.world().sft), reward, start, out, how, watch=watch)
     return out
 
 
-def _again(out: Path, place: Place, run: Run, watched: list[dict[str, Any]]) -> Path:
-    shutil.rmtree(out)
-    return _trained(place, run, watched)
+def _watch(place: Place, run: Run) -> Watch:
+    """The reward on watched prompts, which are no one's training rows and none of the held-out ones."""
+    prompts, config = prompts_of(place.world().watched), place.config
+    reward = open_reward(place.checkpoint("reward"))
+    start = place.checkpoint(f"start-seed{run.seed}")
+
+    def look(policy: Policy) -> dict[str, Any]:
+        with speaking(policy) as model:
+            answers = Speaker(start, config, model)(prompts, config.evaluation.seed)
+        scores = reward(prompts, [answer.text for answer in answers])
+        return {"reward": round(float(scores.mean()), 4), "length": float(np.mean([len(a.ids) for a in answers]))}
+
+    return Watch(config.evaluation.points, look)
 
 
 def _preferred(place: Place, seed: int) -> list[dict[str, Any]]:
@@ -275,7 +251,7 @@ def _preferred(place: Place, seed: int) -> list[dict[str, Any]]:
 def _evaluated(place: Place, run: Run, path: Path) -> Result:
     started = time.perf_counter()
     config, world = place.config, place.world()
-    speaker = Speaker(place, path)
+    speaker = Speaker(path, config)
     prompts = prompts_of(world.held_out)
     answers = speaker(prompts, config.evaluation.seed + run.seed)
     texts = [answer.text for answer in answers]
@@ -305,7 +281,7 @@ def _moved(
 ) -> dict[str, Any]:
     """KL to the shared start, on the model's own answers."""
     reference = open_generator(place.checkpoint(f"start-seed{run.seed}")).to(speaker.device)
-    ids = [speaker.ids(prompt) for prompt in prompts]
+    ids = speaker.ids(prompts)
     batch = 32 if speaker.device == "cuda" else 4
     sums, counts = divergence(speaker.model, reference, ids, [one.ids for one in answers], batch)
     return {"per_answer": float(sums.mean()), "per_token": float(sums.sum() / counts.sum()),
@@ -318,7 +294,7 @@ def _forgot(place: Place, speaker: Speaker) -> dict[str, Any]:
     if not text:
         return {"value": None, "on": place.config.perplexity, "reason": reason}
     most = place.config.evaluation.perplexity_tokens
-    ids = speaker.fast.encode(text[: most * 8], add_special_tokens=False).ids[:most]
+    ids = speaker.renderer.fast.encode(text[: most * 8], add_special_tokens=False).ids[:most]
     return {"value": perplexity(speaker.model, ids), "on": place.config.perplexity, "tokens": len(ids)}
 
 
