@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from apps.language.align.config import read_align
-from apps.language.align.flow import align, finish
+from apps.language.align.flow import align, require
 from runtimes.errors import EdgewiseError, InputError
 
 
@@ -29,10 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         changes = {key[2:]: value for key, value in zip(rest[::2], rest[1::2], strict=True)}
         configs = [read_align(path, changes) for path in told.config]
         pool = align(configs, told.runs, max(1, told.jobs), told.until_seconds)
+        for name, why in {**pool.failed, **pool.dropped}.items():
+            print(f"{name}: {why}", file=sys.stderr)
+        print(f"{len(pool.done)} done, {len(pool.failed)} failed, {len(pool.dropped)} left out")
+        require(pool)
     except EdgewiseError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return finish(pool)
+    return 0
 
 
 if __name__ == "__main__":

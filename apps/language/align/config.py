@@ -85,14 +85,6 @@ class AlignConfig:
     sensitivity_orpo: Sensitivity = field(default_factory=Sensitivity)
 
 
-def is_align(path: Path) -> bool:
-    """Whether a TOML file is of this flow: it has a table [align]."""
-    try:
-        return "align" in tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-
-
 def read_align(path: Path, overrides: Mapping[str, str] | None = None) -> AlignConfig:
     """The config in a TOML file's table [align]. InputError that names the file and the key."""
     try:

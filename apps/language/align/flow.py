@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.language.align.config import AlignConfig
 from apps.language.align.plan import plan
-from runtimes.errors import InputError
+from runtimes.errors import BudgetError, InputError
 from trainers.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -67,9 +66,9 @@ def _prepare(place: Any) -> None:
     write_json(note, stated)
 
 
-def finish(pool: "Pool") -> int:
-    """Say what did not come about; gives the exit code."""
-    for name, why in {**pool.failed, **pool.dropped}.items():
-        print(f"{name}: {why}", file=sys.stderr)
-    print(f"{len(pool.done)} done, {len(pool.failed)} failed, {len(pool.dropped)} left out")
-    return 2 if pool.failed else 4 if pool.dropped else 0
+def require(pool: "Pool") -> None:
+    """InputError for the first run that failed, BudgetError where time was up first."""
+    for name, why in pool.failed.items():
+        raise InputError(f"{name}: {why}")
+    for name, why in pool.dropped.items():
+        raise BudgetError(f"{name}: {why}; call it again to go on ({len(pool.dropped)} runs are left)")

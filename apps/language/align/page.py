@@ -177,6 +177,12 @@ def _method() -> str:
     return f'<dl class="list">{items}</dl>'
 
 
+def write_page(results: Path, out: Path) -> Path:
+    """The report of all comparisons below `results`, as `out`. InputError where there are none."""
+    write_atomic(out, page(find_results(results)).encode("utf-8"))
+    return out
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m apps.language.align.page", description=__doc__)
     parser.add_argument(
@@ -186,12 +192,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("align.html"))
     told = parser.parse_args(arguments)
     try:
-        comparisons = find_results(told.results)
         if told.markdown:
-            print("\n".join(tables.markdown(found) for found in comparisons))
+            print("\n".join(tables.markdown(found) for found in find_results(told.results)))
         else:
-            write_atomic(told.out, page(comparisons).encode("utf-8"))
-            print(told.out)
+            print(write_page(told.results, told.out))
     except EdgewiseError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,17 @@ def name_of(key: Key) -> str:
     return f"{key[0].config.name}/{key[1].name}"
 
 
-def run_all(keys: Sequence[Key], jobs: int, until_seconds: float | None, finished: set[str]) -> Pool:
+def run_all(
+    keys: Sequence[Key], jobs: int, until_seconds: float | None, finished: set[str],
+    target: Callable[..., None] | None = None, context: Any = None,
+) -> Pool:  # fmt: skip
     """Do the runs, lowest rank first, each after those that it needs; `finished` were done before.
 
     Workers are forked from a server that has imported everything and touched no device, so that a run costs
     no imports. Nothing is started that could not end in time, going by the longest run of its kind so far; what
     still runs at the end of the time is stopped, and goes on at the next call.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([_PRELOADED])
+    starter = Starter(context or _server(), target or work, jobs)
     pool, began = Pool(done=sorted(finished)), time.monotonic()
     waiting = sorted((key for key in keys if name_of(key) not in finished), key=lambda key: key[1].rank)
     running: dict[str, tuple[Key, _Running]] = {}
@@ -61,7 +63,7 @@ def run_all(keys: Sequence[Key], jobs: int, until_seconds: float | None, finishe
                 _drop(waiting, pool, "not started: time was up")
                 break
             _drop_hopeless(waiting, pool, now, until_seconds)
-            _start(waiting, running, pool, context, jobs)
+            _start(waiting, running, pool, starter)
             if not running and waiting:
                 _drop(waiting, pool, "not started: what it needs did not end well")
             time.sleep(0.05)
@@ -70,19 +72,34 @@ def run_all(keys: Sequence[Key], jobs: int, until_seconds: float | None, finishe
     return pool
 
 
+@dataclass(frozen=True)
+class Starter:
+    """How a process is made, what it does with (place, run, log, threads), and how many there may be."""
+
+    context: Any
+    target: Callable[..., None]
+    jobs: int
+
+
+def _server() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_PRELOADED])
+    return context
+
+
 def _start(
-    waiting: list[Key], running: dict[str, tuple[Key, _Running]], pool: Pool, context: Any, jobs: int
+    waiting: list[Key], running: dict[str, tuple[Key, _Running]], pool: Pool, starter: Starter
 ) -> None:
     for key in list(waiting):
-        if len(running) >= jobs:
+        if len(running) >= starter.jobs:
             return
         place, run = key
         if not all(f"{place.config.name}/{need}" in pool.done for need in run.after):
             continue
         log = place.folder / "logs" / f"{run.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        threads = max(1, _cores() // jobs)
-        process = context.Process(target=work, args=(place, run, log, threads))
+        threads = max(1, _cores() // starter.jobs)
+        process = starter.context.Process(target=starter.target, args=(place, run, log, threads))
         process.start()
         running[name_of(key)] = (key, _Running(process, time.monotonic(), log))
         waiting.remove(key)
