@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -134,3 +135,15 @@ def groups(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
         chunks = [order[at : at + size] for at in range(0, len(order), size)]
         yield from (chunks[at].tolist() for at in random.permutation(len(chunks)))
         epoch += 1
+
+
+def shuffled(rows: int, size: int, seed: int, skip: int = 0) -> Iterator[list[int]]:
+    """Without end, from the `skip`-th on: `size` rows at a time, each epoch in an order of its own."""
+
+    def endless() -> Iterator[int]:
+        for epoch in count():
+            yield from np.random.default_rng([seed, epoch]).permutation(rows).tolist()
+
+    stream = islice(endless(), skip * size, None)
+    while True:
+        yield list(islice(stream, size))

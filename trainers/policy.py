@@ -1,7 +1,7 @@
 """The model that is tuned: opened on a device, given an adapter, read for log-probabilities, merged
 (torch)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -181,11 +181,21 @@ def per_answer(values: torch.Tensor, batch: Batch, mean: bool = False) -> torch.
     return sums / torch.zeros_like(sums).index_add(0, batch.owner, torch.ones_like(values))
 
 
-def frozen_copy(folder: Path, policy: Policy) -> Any:
-    """The start again, as a second model that is not trained."""
+def reference_of(folder: Path, policy: Policy, second: bool) -> Callable[[Batch], torch.Tensor]:
+    """batch → log-probability (n,) of each target by the model that the run starts from: the policy with its
+    adapter off, or (`second`) the model of `folder` opened once more."""
+    model = _frozen(folder, policy) if second else policy.model
+
+    def reference(batch: Batch) -> torch.Tensor:
+        with torch.no_grad() if second else policy.adapter_off():
+            return token_logprobs(model, hidden(model, batch), batch.targets)
+
+    return reference
+
+
+def _frozen(folder: Path, policy: Policy) -> Any:
     model = open_generator(folder)
     model.config._attn_implementation = _ATTENTION
-    model.requires_grad_(False)
     return model.to(policy.device, torch.bfloat16 if policy.precision == "bf16" else torch.float32)
 
 

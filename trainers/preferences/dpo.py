@@ -1,7 +1,6 @@
 """DPO, Direct Preference Optimization: pairs of answers, against a reference (Rafailov et al. 2023)."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,11 +43,13 @@ def dpo(
     config = config or DpoConfig()
     check_pairs(pairs)
     check_dpo(config)
+    from trainers.policy import reference_of
     from trainers.tuned import run_of, start_from, write_tuned
 
     begun = start_from(start, out, config, "dpo")
     encoded, long = encode_pairs(pairs, begun, config.max_tokens)
-    losses = dpo_loss(reference_of(begun, config), config.beta)
+    second = config.reference == "copy" or begun.policy.peft is None
+    losses = dpo_loss(reference_of(begun.folder, begun.policy, second), config.beta)
     run = run_of(begun, config, out, "dpo", pairs, watch)
     steps = pair_batches(encoded, begun.pad_id, config, run.taken)
     while not run.over:
@@ -73,7 +74,7 @@ def dpo_loss(reference: "Any", beta: float) -> "Losses":
     from trainers.policy import per_answer
 
     def losses(policy: "Policy", batch: "Batch") -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
-        held = reference(batch)
+        held = per_answer(reference(batch), batch)
         told = per_answer(policy.logprobs(policy.hidden(batch), batch), batch)
         chosen, rejected = (beta * (told - held)).view(2, -1)  # implicit rewards
         margin = chosen - rejected
@@ -81,33 +82,6 @@ def dpo_loss(reference: "Any", beta: float) -> "Losses":
         return -F.logsigmoid(margin).sum(), {**figures, "accuracy": (margin > 0).sum()}
 
     return losses
-
-
-def reference_of(start: "Start", config: DpoConfig) -> Any:
-    """batch → log-probability (answers,) of each answer by the model that the run starts from."""
-    import torch
-
-    from trainers.policy import frozen_copy, hidden, per_answer, token_logprobs
-
-    policy = start.policy
-    second = None
-    if config.reference == "copy" or policy.peft is None:
-        second = frozen_copy(start.folder, policy)
-
-    @contextmanager
-    def reading() -> Iterator[Any]:
-        if second is not None:
-            with torch.no_grad():
-                yield second
-        else:
-            with policy.adapter_off():
-                yield policy.model
-
-    def reference(batch: "Batch") -> "torch.Tensor":
-        with reading() as model:
-            return per_answer(token_logprobs(model, hidden(model, batch), batch.targets), batch)
-
-    return reference
 
 
 def encode_pairs(pairs: list[Row], start: "Start", max_tokens: int) -> tuple[list[Any], int]:

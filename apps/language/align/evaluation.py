@@ -4,7 +4,7 @@ Everything is computed in fp32: at this size a GPU waits for launches, not for a
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,44 +29,6 @@ class Answer:
 def device_of(model: Any) -> torch.device:
     device: torch.device = next(model.parameters()).device
     return device
-
-
-def sample(
-    model: Any, decode: Callable[[Ids], str], prompts: Sequence[Ids], ends: Sequence[int], pad: int,
-    most: int, batch: int, seed: int, temperature: float = 1.0,
-) -> list[Answer]:  # fmt: skip
-    """One answer of at most `most` tokens for each prompt (token ids), drawn from the model's whole
-    distribution. Prompts of like length share a batch, padded on the left."""
-    answers: list[Answer | None] = [None] * len(prompts)
-    model.eval()
-    torch.manual_seed(seed)
-    for rows in _batches([len(ids) for ids in prompts], batch):
-        new = _generate(model, [prompts[i] for i in rows], ends, pad, most, temperature)
-        for row, ids in zip(rows, new, strict=True):
-            stop = next((n for n, token in enumerate(ids) if token in ends), None)
-            kept = ids if stop is None else ids[: stop + 1]
-            answers[row] = Answer(decode([i for i in kept if i not in ends]), kept, stop is not None)
-    return [answer for answer in answers if answer is not None]
-
-
-def _generate(
-    model: Any, prompts: list[Ids], ends: Sequence[int], pad: int, most: int, temperature: float
-) -> list[Ids]:
-    from transformers import GenerationConfig
-
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), pad)
-    mask = torch.zeros_like(ids)
-    for i, prompt in enumerate(prompts):
-        ids[i, width - len(prompt) :], mask[i, width - len(prompt) :] = torch.tensor(prompt), 1
-    how = GenerationConfig(do_sample=True, temperature=temperature, top_k=0, top_p=1.0, max_new_tokens=most,
-                           eos_token_id=list(ends), pad_token_id=pad)  # fmt: skip
-    device = device_of(model)
-    model.generation_config = how  # the folder's own would fill in what is left at its default here
-    with torch.inference_mode():
-        found = model.generate(ids.to(device), attention_mask=mask.to(device), generation_config=how)
-    rows: list[Ids] = found[:, width:].tolist()
-    return rows
 
 
 def _batches(lengths: Sequence[int], batch: int) -> Iterator[list[int]]:

@@ -1,18 +1,17 @@
 """A language model that answers prompts: a checkpoint, a base model, or a policy in the midst of its training."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from apps.language.align.config import AlignConfig
-from apps.language.align.evaluation import Answer, sample
+from apps.language.align.evaluation import Answer
 from trainers.conversations import Prompt
 from trainers.generator import end_tokens, open_generator
-from trainers.policy import Policy
 from trainers.rendering import Renderer
+from trainers.rollouts import sample
 
 CPU_BATCH = 16  # more buys no speed there
 
@@ -34,23 +33,6 @@ class Speaker:
         """One sampled answer to each prompt."""
         how = self.config.evaluation
         batch = how.batch if self.device == "cuda" else min(how.batch, CPU_BATCH)
-        return sample(
-            self.model, self.renderer.decode, self.ids(prompts), self.ends, self.ends[0],
-            self.config.answer_tokens, batch, seed, how.temperature,
-        )  # fmt: skip
-
-
-@contextmanager
-def speaking(policy: Policy) -> Iterator[Any]:
-    """The policy's model, fit to generate: with a cache, and masks for what is padded on the left."""
-    model, config = policy.model, policy.model.config
-    kept, training, how = config._attn_implementation, model.training, model.generation_config
-    config._attn_implementation, config.use_cache = "sdpa", True
-    model.eval()
-    try:
-        with policy.autocast():
-            yield model
-    finally:
-        config._attn_implementation, config.use_cache = kept, False
-        model.generation_config = how
-        model.train(training)
+        most = self.config.answer_tokens
+        found = sample(self.model, self.ids(prompts), most, self.ends, how.temperature, seed, batch)
+        return [Answer(self.renderer.decode(ids), ids, ids[-1] in self.ends) for ids in found]

@@ -16,7 +16,7 @@ from apps.language.align.config import AlignConfig
 from apps.language.align.diversity import distinct, repetition
 from apps.language.align.evaluation import Answer, divergence, perplexity
 from apps.language.align.plan import Run, method_config
-from apps.language.align.speaker import Speaker, speaking
+from apps.language.align.speaker import Speaker
 from apps.language.align.worlds import World, labelled, open_world, prompts_of
 from runtimes.errors import InputError
 from trainers.checkpoint import Checkpoint, open_checkpoint
@@ -233,8 +233,8 @@ def _watch(place: Place, run: Run) -> Watch:
     start = place.checkpoint(f"start-seed{run.seed}")
 
     def look(policy: Policy) -> dict[str, Any]:
-        with speaking(policy) as model:
-            answers = Speaker(start, config, model)(prompts, config.evaluation.seed)
+        with policy.autocast():
+            answers = Speaker(start, config, policy.model)(prompts, config.evaluation.seed)
         scores = reward(prompts, [answer.text for answer in answers])
         return {"reward": round(float(scores.mean()), 4), "length": float(np.mean([len(a.ids) for a in answers]))}
 
