@@ -57,7 +57,7 @@ def _continue(
     ids, place, there = ids.to(device), last.to(device), there.to(device)
     stop, ended = (
         torch.tensor(list(ends), device=device),
-        torch.zeros(len(prompts), dtype=bool, device=device),
+        torch.zeros(len(prompts), dtype=torch.bool, device=device),
     )
     cache, made = DynamicCache(), []
     for step in range(steps):
