@@ -47,8 +47,8 @@ def run_all(
     """Do the runs, lowest rank first, each after those that it needs; `finished` were done before.
 
     Workers are forked from a server that has imported everything and touched no device, so that a run costs
-    no imports. Nothing is started that could not end in time, going by the longest run of its kind so far; what
-    still runs at the end of the time is stopped, and goes on at the next call.
+    no imports. Nothing is started that could not end in time, going by the longest run of its kind so far;
+    what still runs at the end of the time is stopped, and goes on at the next call.
     """
     starter = Starter(context or _server(), target or work, jobs)
     pool, began = Pool(done=sorted(finished)), time.monotonic()
@@ -111,9 +111,9 @@ def _cores() -> int:
 
 def work(place: Any, run: Run, log: Path, threads: int) -> None:
     """In the child: all that is said goes into the log; the exit status is 0 where the result is written."""
-    with log.open("ab", buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    sys.stdout = sys.stderr = log.open("a", encoding="utf-8", buffering=1)
+    os.dup2(sys.stdout.fileno(), 1)
+    os.dup2(sys.stdout.fileno(), 2)
     import torch
 
     from apps.language.align.steps import do

@@ -116,11 +116,14 @@ def facts(found: Found) -> str:
         if run:
             judged.append(f"{words} {run['pair_accuracy']:.1%}")
     pairs = next((run["pairs"] for run in found.runs.values() if run["kind"] == "reward"), 0)
-    machine = next((run["machine"] for run in found.runs.values() if run["kind"] == "model"), {})
+    machine: dict[str, Any] = next(
+        (run["machine"] for run in found.runs.values() if run["kind"] == "model"), {}
+    )
     device = machine.get("gpu") or f"CPU ({machine.get('threads', '?')} threads a run)"
+    seeds = ", ".join(map(str, config["seeds"]))
     held_out = found.world.get("rows", {}).get("held_out", "?")
     return (
         f"World: {config['world']}; T = {count(config['tokens'])} tokens, answers of at most "
-        f"{config['answer_tokens']}, {held_out} held-out prompts, seeds {', '.join(map(str, config['seeds']))}; "
-        f"{device}. Right on {pairs} held-out pairs: {', '.join(judged) or NONE}."
+        f"{config['answer_tokens']}, {held_out} held-out prompts, seeds {seeds}; {device}. "
+        f"Right on {pairs} held-out pairs: {', '.join(judged) or NONE}."
     )
