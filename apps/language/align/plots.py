@@ -62,7 +62,7 @@ def win_rates(rows: list[dict[str, Any]]) -> str:
         axes.set_yticks(range(len(shown)), [row["name"] for row in shown])
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(0, 100)
-        axes.set_xlabel("wins over SFT, % (below each: at equal length)")
+        axes.set_xlabel("wins over SFT, % (pale: at equal length)")
 
     return _svg(draw, 1.1 + 0.5 * len(shown), "x")
 
@@ -84,7 +84,7 @@ def frontier(found: Found) -> str:
                           color=colour, markersize=7, linestyle="none",
                           alpha=0.35 if run["changed"] else 1.0,
                           label=NAMES[method] if not i else None)  # fmt: skip
-        axes.set_xlabel("KL to the start, nats per answer (pale: one setting changed)")
+        axes.set_xlabel("KL to the start, nats per answer")
         axes.set_ylabel("held-out reward")
         axes.set_xscale("symlog", linthresh=1)
         _legend(axes)

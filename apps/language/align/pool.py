@@ -82,9 +82,29 @@ class Starter:
 
 
 def _server() -> Any:
+    """Workers forked from a server; where a forked process cannot use the GPU, each by itself."""
+    # Asking the driver itself whether there is a GPU would spoil all later forks.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    # Answers grow by a token a step: without it, freed blocks of every size would pile up.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_PRELOADED])
-    return context
+    process = context.Process(target=touch)
+    process.start()
+    process.join()
+    if process.exitcode == 0:
+        return context
+    print("the GPU is out of reach of forked processes: every run imports by itself", file=sys.stderr)
+    return multiprocessing.get_context("spawn")
+
+
+def touch() -> None:
+    """In a child: use the GPU, if there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.zeros(1, device="cuda")
 
 
 def _start(

@@ -19,7 +19,7 @@ NAMES = {
     "base": "base",
     "before": "start (T of SFT)",
     "sft": "SFT",
-    "chosen": "SFT on chosen answers",
+    "chosen": "SFT on chosen",
     "ppo": "PPO",
     "dpo": "DPO",
     "orpo": "ORPO",

@@ -15,7 +15,7 @@ def share(value: Interval | None) -> str:
 
 
 def ranged(value: Interval) -> str:
-    return f"{value.value:.2f} ({value.low:.2f}–{value.high:.2f})"
+    return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
 
 
 def count(value: float | None) -> str:
@@ -45,7 +45,7 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
 
 
 RESULT_HEADS = ["Method", "Seeds", "Wins over SFT", "at equal length", "by words (TF-IDF)", "by the reward",
-                "Judge", "Reward", "KL, nats per answer", "per token"]  # fmt: skip
+                "Judge", "Reward", "KL, nats/answer", "nats/token"]  # fmt: skip
 COST_HEADS = ["Method", "Tokens", "Steps", "Time, s", "Peak memory, MB", "Trained", "Perplexity",
               "× base", "Length", "Ended", "distinct-2", "repeated 4-grams"]  # fmt: skip
 VERDICT_HEADS = ["Pair", "Wins", "at equal length", "Ties", "p", "p (Holm)", "Verdict"]
