@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Literal
 
 from apps.language.align.config import STRENGTH, AlignConfig, Sensitivity
@@ -40,8 +41,9 @@ def plan(config: AlignConfig) -> list[Run]:
     if config.pairs == "sampled":
         runs += [_model(config, "chosen", seed, rank=3) for seed in config.seeds]
     runs += [_model(config, method, first, 3, {"peft": "none"}) for method in config.no_peft]
-    for method in config.methods:
-        runs += [_model(config, method, first, 4, change) for change in _changes(config, method)]
+    tried = [[(method, change) for change in _changes(config, method)] for method in config.methods]
+    for row in zip_longest(*tried):  # in turns, so that no method is left out where time is short
+        runs += [_model(config, method, first, 4, change) for method, change in filter(None, row)]
     return runs
 
 
