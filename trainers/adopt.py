@@ -42,7 +42,7 @@ def adopt(source: Path, out: Path) -> Checkpoint:
     model = task_of(task).open(source)
     most = _max_tokens(source, model)
     with writing(out) as folder, TemporaryDirectory(prefix="edgewise-") as work:
-        save_model(model, _tokenizer_folder(source, Path(work)), folder, most)
+        save_model(model, tokenizer_folder(source, Path(work)), folder, most)
         labels = ["start", "end"] if task == READER else _labels(model)
         if len(set(labels)) != len(labels):
             raise InputError(f"{source}: config.json names a label twice; give each one a name")
@@ -84,7 +84,7 @@ def adopt_encoder(source: Path, out: Path, max_tokens: int, origin: dict[str, An
     model = open_encoder(source)
     check_max_tokens(model, max_tokens)
     with writing(out) as folder, TemporaryDirectory(prefix="edgewise-") as work:
-        save_model(model, _tokenizer_folder(source, Path(work)), folder, max_tokens)
+        save_model(model, tokenizer_folder(source, Path(work)), folder, max_tokens)
         seal(folder, _meta(ENCODER, ENCODER_LABELS, max_tokens, origin))
     return open_checkpoint(out)
 
@@ -131,7 +131,7 @@ def _max_tokens(source: Path, model: Any) -> int:
     return max(1, min(_MOST_TOKENS, positions, told))
 
 
-def _tokenizer_folder(source: Path, work: Path) -> Path:
+def tokenizer_folder(source: Path, work: Path) -> Path:
     """Where tokenizer.json lies; made from the slow tokenizer's files where there is none."""
     from trainers.model import open_tokenizer
 

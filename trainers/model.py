@@ -20,24 +20,24 @@ transformers.utils.logging.disable_progress_bar()
 def open_model(path: Path, labels: list[str] | None = None) -> Any:
     """A fp32 classifier. With `labels`, a base model gets a new head for them where its own does not fit."""
     if labels is None:
-        return _opened(transformers.AutoModelForSequenceClassification, path)
+        return opened(transformers.AutoModelForSequenceClassification, path)
     names = dict(enumerate(labels))
     extra = {"id2label": names, "label2id": {v: k for k, v in names.items()}, "num_labels": len(labels)}
     extra["ignore_mismatched_sizes"] = True
-    return _opened(transformers.AutoModelForSequenceClassification, path, **extra)
+    return opened(transformers.AutoModelForSequenceClassification, path, **extra)
 
 
 def open_reader(path: Path) -> Any:
     """A fp32 reader: logits of an answer's first and last token. A base model gets a new head."""
-    return _opened(transformers.AutoModelForQuestionAnswering, path)
+    return opened(transformers.AutoModelForQuestionAnswering, path)
 
 
 def open_encoder(path: Path) -> Any:
     """A fp32 encoder without a head: the hidden states of each token."""
-    return _opened(transformers.AutoModel, path)
+    return opened(transformers.AutoModel, path)
 
 
-def _opened(kind: Any, path: Path, **extra: Any) -> Any:
+def opened(kind: Any, path: Path, **extra: Any) -> Any:
     try:
         return kind.from_pretrained(
             path, local_files_only=True, use_safetensors=True, trust_remote_code=False,

