@@ -15,7 +15,7 @@ from runtimes.generation import TASK as GENERATION
 from runtimes.generation import check_generation, generation_of
 from runtimes.text import Tokenizer
 
-# Task → module with `open(session, tokenizer, labels, limits, about)`; of numbers the tokenizer is None, and a
+# Task → module with `open(session, tokenizer, labels, limits, about)`. Of numbers the tokenizer is None; a
 # generator's session is a Decoder, its tokenizer a Codec.
 TASKS = {
     "text-classification": "runtimes.tasks.classify",

@@ -196,7 +196,7 @@ class Generator:
         return stream
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
-        """The same for one prompt, piece by piece as it is written. Raises at once, not at the first piece."""
+        """The same for one prompt, piece by piece as it is written. Errors come at once, not as pieces."""
         if self._is_many(prompt):
             raise InputError("a stream is of one prompt; give a text, or a list of messages")
         return self._stream(prompt, self.options(**options))

@@ -1,0 +1,53 @@
+"""Bundles of tiny language models with random weights: GroupQueryAttention (Llama) and GPT-2's own cache."""
+
+import json
+from pathlib import Path
+
+from tiny_generator import make_generator
+
+LIMITS = {"max_tokens": 96, "max_chars": 2_000, "max_batch": 16}
+PROMPTS = ["the cat sees", "a big dog likes the", "fish", "naïve 東京 and the", "river tree house " * 8]
+
+
+def checkpoint(folder: Path, family: str) -> Path:
+    from trainers.generator import adopt_generator
+
+    source = make_generator(folder / family / "source", family)
+    return adopt_generator(
+        source, folder / family / "checkpoint", LIMITS["max_tokens"], {"name": "tiny"}
+    ).path
+
+
+def bundle(checkpoint: Path, out: Path) -> Path:
+    """One variant, onnx-fp32, in a sealed folder, with the checkpoint's golden vectors."""
+    from export.decoder import to_decoder
+    from export.template import compile_template, template_source
+    from runtimes.bundle import seal
+    from runtimes.generation import generation_of
+    from runtimes.golden import golden_bytes
+    from runtimes.load import load
+
+    graph = out / "variants" / "onnx-fp32" / "model.onnx"
+    graph.parent.mkdir(parents=True)
+    details = to_decoder(str(checkpoint), str(graph))
+    for name in ("tokenizer.json", "config.json"):
+        (out / name).write_bytes((checkpoint / name).read_bytes())
+    model = load(checkpoint, threads=1)
+    outputs, ids = model.outputs(PROMPTS), model.tokens(PROMPTS)
+    golden = golden_bytes(
+        PROMPTS, [-1] * len(PROMPTS), ids, outputs, "logits", model.continuations(PROMPTS, 16)
+    )
+    (out / "golden.npz").write_bytes(golden)
+    budget = {"max_abs": 1e-3, "min_cosine": 0.99, "min_agreement": 0.97, "max_drop": 0.01, "samples": 10}
+    (out / "parity.json").write_text(json.dumps({"budget": budget, "variants": {}}))
+    about = {"engine": "onnx", "precision": "fp32", "file": str(graph.relative_to(out))}
+    generation = generation_of(checkpoint) | {"template": compile_template(*template_source(checkpoint))}
+    manifest = {
+        "schema": 1, "name": f"tiny-{checkpoint.parent.name}", "task": "text-generation", "labels": [],
+        "limits": LIMITS, "signature": {}, "lineage": [], "defaults": {"*": "onnx-fp32", "onnx": "onnx-fp32"},
+        "variants": {"onnx-fp32": {**about, "size_bytes": graph.stat().st_size, **details}},
+        "generation": generation,
+    }  # fmt: skip
+    files = ["tokenizer.json", "config.json", "golden.npz", "parity.json", about["file"]]
+    seal(out, manifest, files)
+    return out
