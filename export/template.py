@@ -6,9 +6,8 @@ agree on each. A template that does not take this form is refused.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
-from os.path import commonprefix
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,11 +18,11 @@ from runtimes.errors import InputError
 MAX_CHARS = 100_000
 PROOFS = 300
 _WORDS = (
-    "", "yes", "two words", " blank at both ends ", "\nlines\n\n", "naïve 東京 🚀", "{{ bos_token }}", "{% if x %}",
-    "<|im_end|>", "<|eot_id|>", "<think>why</think>so", "[INST] x [/INST]", "<end_of_turn>", "</s>", "\ttab\t",
-    "a\\nb", "'quoted' \"twice\"", "##", "system", "\u00a0\u3000",
+    "", "yes", "two words", " blank at both ends ", "\nlines\n\n", "naïve 東京 🚀", "{{ bos_token }}",
+    "{% if x %}", "<|im_end|>", "<|eot_id|>", "<think>why</think>so", "[INST] x [/INST]", "<end_of_turn>",
+    "</s>", "\ttab\t", "a\\nb", "'quoted' \"twice\"", "##", "system", "\u00a0\u3000",
 )  # fmt: skip
-_ONE, _TWO = "\ue001one\ue001", "\ue002two\ue002"  # texts that no template has
+_ONE = "\ue001one\ue001"  # a text that no template has
 
 Messages = list[dict[str, str]]
 Jinja = Callable[[Messages, bool], str]
@@ -145,7 +144,7 @@ def _asked(asked: Jinja) -> dict[str, Any]:
     start_user, *turns, rest = _between(asked, "uau")
     open_end, prompt_end = _between(asked, "u")[1], _between(asked, "u", prompt=True)[1]
     assistant_end = _between(asked, "ua")[2]
-    after_user = _token_border(commonprefix([open_end, prompt_end, turns[0]]))
+    after_user = _token_border(_shared_start(open_end, prompt_end, turns[0]))
     end, prompt = open_end[len(after_user) :], prompt_end[len(after_user) :]
     if rest != open_end or not assistant_end.endswith(end):
         raise _Unfit("the end depends on who spoke last")
@@ -167,6 +166,11 @@ def _asked(asked: Jinja) -> dict[str, Any]:
     }
 
 
+def _shared_start(*texts: str) -> str:
+    length = next((n for n, chars in enumerate(zip(*texts, strict=False)) if len(set(chars)) > 1), None)
+    return min(texts, key=len)[:length]
+
+
 def _token_border(text: str) -> str:
     """The text up to a mark that it only begins: "<|end|>\\n<|" is cut before its second "<"."""
     opened = text.rfind("<")
@@ -183,9 +187,8 @@ def _system(asked: Jinja) -> dict[str, str] | None:
 
 def _trimmed(asked: Jinja) -> list[str]:
     roles = []
-    for place, (role, turns) in enumerate((("user", "uau"), ("assistant", "uau"), ("system", "su"))):
+    for role, turns, which in (("user", "uau", 0), ("assistant", "uau", 1), ("system", "su", 0)):
         messages = _said(*turns)
-        which = place if role != "system" else 0
         messages[which]["content"] = f" \n{_ONE}\t "
         try:
             text = _tried(asked, messages, False)
@@ -231,10 +234,3 @@ def _conversation(random: Random, template: dict[str, Any]) -> Messages:
 
 def _content_of(random: Random) -> str:
     return "".join(random.choices(_WORDS, k=random.choice((1, 1, 1, 2, 3))))
-
-
-def same(
-    template: dict[str, Any], source: str, bos: str, eos: str, messages: Sequence[dict[str, str]]
-) -> bool:
-    """Whether plain data and template render these messages alike."""
-    return _jinja(source, bos, eos)(list(messages), True) == render(template, messages)

@@ -1,22 +1,20 @@
 """Task `text-generation`: a prompt, or a conversation, goes on; the answer comes in pieces or whole."""
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from runtimes.chat import parts
 from runtimes.codec import Codec
-from runtimes.detokenize import Detokenizer
 from runtimes.engines import Cache, Decoder
 from runtimes.errors import InputError
-from runtimes.sampling import Draws, Sampling, choose, log_probability, penalized, sampling_of
-from runtimes.stops import Stops, check_stops
+from runtimes.generated import NEW_TOKENS, Answer, Generated, Options, Stream
+from runtimes.sampling import sampling_of
+from runtimes.stops import check_stops
 
 OUTPUT = "logits"  # (vocabulary,) of the last position
-NEW_TOKENS = 256  # where the caller does not say how many
 MOST_SEED = 1 << 53  # what JavaScript holds exactly
 BATCH = 16  # prompts that are decoded together
 # What the bench times: so many tokens of an answer, whether it would end before or not.
@@ -24,134 +22,6 @@ BENCH_TOKENS = 32
 
 Message = Mapping[str, str]
 Prompt = str | Sequence[Message]
-
-
-@dataclass(frozen=True)
-class Generated:
-    """`text` without stop sequence and end token; `tokens`: all that were generated, without the end token.
-
-    `finish`: "end" (the model ended it), "stop" (a stop sequence came), "length" (max_new_tokens), "context"
-    (no room for more) or "cancelled". `logprobs`: natural logarithm of each token's probability in the
-    model's own distribution, where asked for. `prompt_tokens`: how many the prompt had.
-    """
-
-    text: str
-    tokens: list[int]
-    finish: str
-    logprobs: list[float] | None
-    prompt_tokens: int
-
-
-@dataclass(frozen=True)
-class Options:
-    """How an answer is made; see `Generator.__call__`."""
-
-    sampling: Sampling
-    max_new_tokens: int = NEW_TOKENS
-    stop: tuple[str, ...] = ()
-    seed: int = 0
-    logprobs: bool = False
-    slide: bool = False
-    to_the_end: bool = False  # an end token is a token like others
-
-
-class _Answer:
-    """One answer in the making: takes logits, gives the next token, and pieces of text."""
-
-    def __init__(self, codec: Codec, prompt: list[int], options: Options, eos: frozenset[int]) -> None:
-        self.tokens: list[int] = []
-        self.logprobs: list[float] = []
-        self.finish = ""
-        self.pieces: list[str] = []
-        self._options, self._eos, self._prompt = options, eos, prompt
-        self._draws = Draws(options.seed)
-        self._text = Detokenizer(codec, prompt)
-        self._stops = Stops(options.stop)
-        self._seen: np.ndarray | None = None
-
-    def take(self, logits: np.ndarray) -> int:
-        """The next token from logits (vocabulary,); its text, if any is complete, goes to `pieces`."""
-        sampling = self._options.sampling
-        if sampling.repetition_penalty == 1:
-            number = choose(logits, sampling, self._draws)
-        else:
-            seen = self._seen_in(len(logits))
-            number = choose(penalized(logits, seen, sampling.repetition_penalty), sampling, self._draws)
-            seen[number] = True
-        if number in self._eos and not self._options.to_the_end:
-            self.end("end")
-            return number
-        self.tokens.append(number)
-        if self._options.logprobs:
-            self.logprobs.append(log_probability(logits, number))
-        self._tell(self._stops.push(self._text.push(number)))
-        if self._stops.hit:
-            self.finish = "stop"
-        elif len(self.tokens) >= self._options.max_new_tokens:
-            self.end("length")
-        return number
-
-    def _seen_in(self, size: int) -> np.ndarray:
-        if self._seen is None:
-            self._seen = np.zeros(size, bool)
-            self._seen[[number for number in self._prompt if number < size]] = True
-        return self._seen
-
-    def _tell(self, piece: str) -> None:
-        if piece:
-            self.pieces.append(piece)
-
-    def end(self, finish: str) -> None:
-        """The answer is over; what waited for more is told."""
-        self._tell(self._stops.push(self._text.flush()))
-        self.finish = "stop" if self._stops.hit else finish
-        self._tell(self._stops.flush())
-
-    def result(self) -> Generated:
-        logprobs = self.logprobs if self._options.logprobs else None
-        text = "".join(self.pieces)
-        return Generated(text, list(self.tokens), self.finish or "cancelled", logprobs, len(self._prompt))
-
-
-class Stream:
-    """An answer as it comes: iterate over its pieces of text, none of them empty; then `result` is whole.
-
-    `cancel` (from any thread) or `close` ends it after the token at hand; `result` then has what there was.
-    """
-
-    def __init__(self, answer: _Answer, steps: Iterator[None]) -> None:
-        self._answer, self._steps = answer, steps
-        self._told = 0
-        self._cancelled = threading.Event()
-
-    def __iter__(self) -> "Stream":
-        return self
-
-    def __next__(self) -> str:
-        while self._told == len(self._answer.pieces):
-            if self._answer.finish:
-                raise StopIteration
-            if self._cancelled.is_set():
-                self._answer.end("cancelled")
-                self._steps.close()  # type: ignore[attr-defined]
-                continue
-            next(self._steps, None)
-        self._told += 1
-        return self._answer.pieces[self._told - 1]
-
-    def cancel(self) -> None:
-        self._cancelled.set()
-
-    def close(self) -> None:
-        """Cancel, and take what was ready."""
-        self.cancel()
-        for _ in self:
-            pass
-
-    @property
-    def result(self) -> Generated:
-        """The whole answer, where it has ended; so far, where it has not."""
-        return self._answer.result()
 
 
 class Generator:
@@ -187,19 +57,17 @@ class Generator:
         """
         if self._is_many(prompts):
             return self._many(list(prompts), self.options(**options))
-        return self._alone(self.options(**options), prompts).result
-
-    def _alone(self, options: Options, prompt: Prompt) -> Stream:
-        stream = self._stream(prompt, options)
+        stream = self.stream(prompts, **options)
         for _ in stream:
             pass
-        return stream
+        return stream.result
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """The same for one prompt, piece by piece as it is written. Errors come at once, not as pieces."""
         if self._is_many(prompt):
             raise InputError("a stream is of one prompt; give a text, or a list of messages")
-        return self._stream(prompt, self.options(**options))
+        asked = self.options(**options)
+        return self.answer(self.encode(prompt, asked.slide), asked, self.begin())
 
     def options(
         self, max_new_tokens: int | None = None, stop: str | Sequence[str] = (), seed: int = 0,
@@ -225,48 +93,58 @@ class Generator:
         """
         most = self.limits["max_tokens"] - 1
         if not isinstance(prompt, str):
-            ids, room = (
-                self._encode_messages(list(prompt), most if slide else None),
-                "leave out older messages",
-            )
+            if slide:
+                return self.encode_recent(prompt, 1)[0]
+            ids = self._encode_messages(prompt)
+            advice = "leave out older messages" if len(prompt) > 2 else "shorten it"
         else:
-            ids, room = self._encode_text(prompt), "shorten it"
+            ids, advice = self._encode_text(prompt), "shorten it"
         if not ids:
             raise InputError("the prompt is empty; give at least one word")
         if len(ids) > most:
-            if slide and isinstance(prompt, str):
+            if slide:
                 return ids[-(most + 1) // 2 :]
-            raise InputError(
-                f"the prompt has {len(ids)} tokens, over the {most} that the model takes; {room}"
-                + ("" if slide else ', or let it slide (overflow="slide")')
-            )
+            advice += ', or let it slide (overflow="slide")'
+            raise InputError(f"the prompt has {len(ids)} tokens, over the {most} that it can have; {advice}")
         return ids
 
     def _encode_text(self, text: str) -> list[int]:
-        if len(text) > self.limits["max_chars"]:
-            raise InputError(
-                f"the prompt has {len(text)} characters, over {self.limits['max_chars']}; shorten it"
-            )
+        self._check_chars(text)
         bos = self.generation["bos"]
         if not text:
             return [] if bos is None else [bos]
         ids = self.codec.encode(text)
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids  # the text had one already
 
-    def _encode_messages(self, messages: list[Message], most: int | None) -> list[int]:
-        """With `most`: the oldest messages behind the system's are left out until it fits."""
+    def _encode_messages(self, messages: Sequence[Message]) -> list[int]:
         template = self.generation["template"]
         if template is None:
             raise InputError("this model has no chat template; give it a text to go on from")
         told = parts(template, messages)
-        if sum(len(text) for text, _ in told) > self.limits["max_chars"] and most is None:
-            raise InputError(f"the messages have over {self.limits['max_chars']} characters; leave some out")
-        ids = self.codec.encode_parts(told)
-        first = 1 if messages[0]["role"] == "system" else 0
-        while most is not None and len(ids) > most and len(messages) > first + 2:
-            del messages[first : first + 2]  # a question with its answer
-            ids = self.codec.encode_parts(parts(template, messages))
-        return ids
+        self._check_chars("".join(text for text, _ in told))
+        return self.codec.encode_parts(told)
+
+    def _check_chars(self, text: str) -> None:
+        most = self.limits["max_chars"]
+        if len(text) > most:
+            raise InputError(f"the prompt has {len(text)} characters, over {most}; shorten it")
+
+    def encode_recent(self, messages: Sequence[Message], room: int) -> tuple[list[int], list[Any]]:
+        """Token ids of the latest messages that leave room for so many tokens, and those messages.
+
+        A question goes with its answer; the system's message stays. Raises InputError where not even the
+        last one fits into the context.
+        """
+        kept = list(messages)
+        first = 1 if kept and kept[0].get("role") == "system" else 0
+        while len(kept) > first + 2 and not self._leaves(kept, room):
+            del kept[first : first + 2]
+        return self.encode(kept), kept
+
+    def _leaves(self, messages: Sequence[Message], room: int) -> bool:
+        if sum(len(str(message.get("content"))) for message in messages) > self.limits["max_chars"]:
+            return False
+        return len(self._encode_messages(messages)) + room <= self.limits["max_tokens"]
 
     def _is_many(self, prompts: Any) -> bool:
         """Whether these are several prompts: a list of texts, or of lists of messages."""
@@ -278,12 +156,22 @@ class Generator:
 
     # Answers
 
-    def _stream(self, prompt: Prompt, options: Options) -> Stream:
-        ids = self.encode(prompt, options.slide)
-        answer = _Answer(self.codec, ids, options, self._eos)
-        return Stream(answer, self._steps(answer, ids, options, self._decoder.begin()))
+    def begin(self) -> Cache:
+        """An empty cache."""
+        return self._decoder.begin()
 
-    def _steps(self, answer: _Answer, ids: list[int], options: Options, cache: Cache) -> Iterator[None]:
+    def answer(self, ids: list[int], options: Options, cache: Cache) -> Stream:
+        """The answer to token ids; `cache` is empty, or holds a start of them."""
+        answer = Answer(self.codec, ids, options, self._eos)
+        return Stream(answer, self._steps(answer, ids, options, cache))
+
+    def chat(self, system: str | None = None, **options: Any) -> Any:
+        """A `runtimes.conversation.Conversation`: `for piece in model.chat().say("hello")`."""
+        from runtimes.conversation import Conversation
+
+        return Conversation(self, system, **options)
+
+    def _steps(self, answer: Answer, ids: list[int], options: Options, cache: Cache) -> Iterator[None]:
         """One token a step; `cache` is empty, or holds a start of `ids`."""
         read = ids[int(cache.lengths[0]) :]
         while True:
@@ -303,12 +191,12 @@ class Generator:
         """Up to BATCH prompts are decoded together, each as if it were alone."""
         asked = [replace(options, seed=options.seed + number) for number in range(len(prompts))]
         rows = [self.encode(prompt, options.slide) for prompt in prompts]
-        answers = [_Answer(self.codec, *row, self._eos) for row in zip(rows, asked, strict=True)]
+        answers = [Answer(self.codec, *row, self._eos) for row in zip(rows, asked, strict=True)]
         for at in range(0, len(rows), BATCH):
             together = range(at, min(at + BATCH, len(rows)))
             slides = [row for row in together if options.slide and not self._fits(rows[row], options)]
             for row in slides:
-                for _ in self._steps(answers[row], rows[row], options, self._decoder.begin()):
+                for _ in self._steps(answers[row], rows[row], options, self.begin()):
                     pass
             rest = [row for row in together if row not in slides]
             self._batch([answers[row] for row in rest], [rows[row] for row in rest])
@@ -317,9 +205,9 @@ class Generator:
     def _fits(self, ids: list[int], options: Options) -> bool:
         return len(ids) + options.max_new_tokens <= self.limits["max_tokens"]
 
-    def _batch(self, answers: list[_Answer], rows: list[list[int]]) -> None:
+    def _batch(self, answers: list[Answer], rows: list[list[int]]) -> None:
         """Each prompt is read by itself, as long as it is; then one token of each at a time."""
-        caches = [self._decoder.begin() for _ in rows]
+        caches = [self.begin() for _ in rows]
         found = [cache.forward(_row(ids))[0] for cache, ids in zip(caches, rows, strict=True)]
         logits, cache, at_work = found, None, list(range(len(rows)))
         while at_work:
@@ -347,7 +235,7 @@ class Generator:
 
     def outputs(self, texts: Sequence[str]) -> list[np.ndarray]:
         """float32 (vocabulary,): the logits of each prompt's last position."""
-        return [self._decoder.begin().forward(_row(self.encode(text)))[0].copy() for text in texts]
+        return [self.begin().forward(_row(self.encode(text)))[0].copy() for text in texts]
 
     def verdicts(self, texts: Sequence[str], outputs: Sequence[np.ndarray]) -> list[Any]:
         """The most probable next token of each prompt."""
@@ -365,14 +253,14 @@ class Generator:
         """float32 (len(ids), vocabulary): logits of every position. Raises InputError over the context."""
         if not 0 < len(ids) <= self.limits["max_tokens"]:
             raise InputError(f"{len(ids)} tokens; give 1 to {self.limits['max_tokens']}")
-        return self._decoder.begin().forward(_row(ids), every=True)[0]
+        return self.begin().forward(_row(ids), every=True)[0]
 
     def continuations(self, texts: Sequence[str], count: int) -> list[list[int]]:
         """The most probable tokens behind each prompt, one after the other: `count`, or up to an end token
         (with it)."""
         found = []
         for text in texts:
-            ids, cache = self.encode(text), self._decoder.begin()
+            ids, cache = self.encode(text), self.begin()
             told = [int(cache.forward(_row(ids))[0].argmax())]
             while len(told) < count and told[-1] not in self._eos:
                 told.append(int(cache.forward(_row(told[-1:]))[0].argmax()))

@@ -1,4 +1,4 @@
-"""Generation: every engine and kind of cache writes what the checkpoint writes, alone, in batches, in pieces."""
+"""Generation: every kind of cache writes what the checkpoint writes; alone, in batches, in pieces."""
 
 import json
 import threading
@@ -198,7 +198,7 @@ def test_the_context_ends_an_answer_or_slides(model):
 
 def test_a_prompt_over_the_context_is_told_or_slides(model):
     long = "the cat sees a dog " * 60
-    with pytest.raises(InputError, match=r"tokens, over the 95 that the model takes; shorten it"):
+    with pytest.raises(InputError, match=r"tokens, over the 95 that it can have; shorten it"):
         model(long)
     assert model(long, max_new_tokens=3, overflow="slide").prompt_tokens == 48
     talk = [{"role": "user", "content": "the cat sees"}, {"role": "assistant", "content": "a dog"}] * 12
@@ -250,7 +250,7 @@ def test_options_that_cannot_be_are_told(models, options, told):
         ([{"role": "tool", "content": "x"}], "message 1: needs a role"),
         ("the \ud800 cat", "not valid Unicode"),
         ("x" * 2_001, "2001 characters, over 2000"),
-        ([{"role": "user", "content": "x" * 3_000}], "over 2000 characters"),
+        ([{"role": "user", "content": "x" * 3_000}], "characters, over 2000"),
     ],
 )
 def test_prompts_that_cannot_be_are_told(models, prompt, told):
