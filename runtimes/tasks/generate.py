@@ -11,7 +11,7 @@ from runtimes.codec import Codec
 from runtimes.engines import Cache, Decoder
 from runtimes.errors import InputError
 from runtimes.generated import NEW_TOKENS, Answer, Generated, Options, Stream
-from runtimes.sampling import sampling_of
+from runtimes.sampling import Sampling, sampling_of
 from runtimes.stops import check_stops
 
 OUTPUT = "logits"  # (vocabulary,) of the last position
@@ -232,6 +232,24 @@ class Generator:
     def tokens(self, texts: Sequence[str]) -> list[np.ndarray]:
         """int64 token ids of each prompt."""
         return [np.array(self.encode(text), np.int64) for text in texts]
+
+    def prepare(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt."""
+        return [self.encode(text) for text in texts]
+
+    def run(self, prepared: Sequence[list[int]]) -> list[Generated]:
+        """BENCH_TOKENS tokens behind each, greedily, over end tokens too."""
+        options = Options(Sampling(), BENCH_TOKENS, to_the_end=True)
+        found = []
+        for ids in prepared:
+            stream = self.answer(ids, options, self.begin())
+            for _ in stream:
+                pass
+            found.append(stream.result)
+        return found
+
+    def answers(self, texts: Sequence[str]) -> list[Generated]:
+        return self.run(self.prepare(texts))
 
     def outputs(self, texts: Sequence[str]) -> list[np.ndarray]:
         """float32 (vocabulary,): the logits of each prompt's last position."""
