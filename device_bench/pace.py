@@ -76,6 +76,6 @@ def _block(rounds: list[Pace]) -> dict[str, Any]:
 def told(block: dict[str, Any]) -> str:
     """The same as a remark."""
     return (
-        f"decode {block['decode_tokens_s']:.1f} tokens/s, prefill {block['prefill_tokens_s']:.0f} tokens/s and "
-        f"first token after {block['first_token_ms']:.0f} ms on {block['prompt_tokens']} tokens"
+        f"decode {block['decode_tokens_s']:.1f} tokens/s, prefill {block['prefill_tokens_s']:.0f} tokens/s, "
+        f"first token after {block['first_token_ms']:.0f} ms, on {block['prompt_tokens']} tokens"
     )
