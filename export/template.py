@@ -16,7 +16,7 @@ from runtimes.chat import check_template, render
 from runtimes.errors import InputError
 
 MAX_CHARS = 100_000
-PROOFS = 300
+PROOFS = 200
 _WORDS = (
     "", "yes", "two words", " blank at both ends ", "\nlines\n\n", "naïve 東京 🚀", "{{ bos_token }}",
     "{% if x %}", "<|im_end|>", "<|eot_id|>", "<think>why</think>so", "[INST] x [/INST]", "<end_of_turn>",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from runtimes.codec import Codec, byte_table
 
-# A character has four bytes at most, so whatever waits for longer than this many tokens is broken for good.
+# A character has four bytes at most, so what is still broken after as many tokens is broken for good.
 MOST_WAITING = 4
 CONTEXT = 6  # tokens before the text that decide how its first one is spelled
 BROKEN = "\N{REPLACEMENT CHARACTER}"
@@ -25,6 +25,7 @@ class Detokenizer:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._ids = list(before)[-CONTEXT:]
         self._told, self._shown = 0, len(self._ids)
+        self._broken = 0  # tokens in a row that ended within a character
 
     def push(self, number: int) -> str:
         if self._bytes is None:
@@ -40,8 +41,8 @@ class Detokenizer:
         self._ids.append(number)
         before = self._codec.decode(self._ids[self._told : self._shown])
         text = self._codec.decode(self._ids[self._told :])
-        waiting = len(self._ids) - self._shown
-        if not text.startswith(before) or (text.endswith(BROKEN) and waiting < MOST_WAITING):
+        self._broken = self._broken + 1 if text.endswith(BROKEN) else 0
+        if not text.startswith(before) or 0 < self._broken < MOST_WAITING:
             return ""
         if len(text) > len(before):
             self._told, self._shown = self._shown, len(self._ids)

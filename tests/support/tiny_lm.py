@@ -5,14 +5,14 @@ from pathlib import Path
 
 from tiny_generator import make_generator
 
-LIMITS = {"max_tokens": 96, "max_chars": 2_000, "max_batch": 16}
+LIMITS = {"max_tokens": 192, "max_chars": 2_000, "max_batch": 16}
 PROMPTS = ["the cat sees", "a big dog likes the", "fish", "naïve 東京 and the", "river tree house " * 8]
 
 
 def checkpoint(folder: Path, family: str) -> Path:
     from trainers.generator import adopt_generator
 
-    source = make_generator(folder / family / "source", family)
+    source = make_generator(folder / family / "source", family, positions=256)
     return adopt_generator(
         source, folder / family / "checkpoint", LIMITS["max_tokens"], {"name": "tiny"}
     ).path

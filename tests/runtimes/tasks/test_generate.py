@@ -189,18 +189,18 @@ def test_the_context_ends_an_answer_or_slides(model):
     assert cut.finish == "context" and cut.prompt_tokens + len(cut.tokens) == room
     (same,) = model([PROMPTS[0]], max_new_tokens=500, temperature=3.0, seed=2)
     assert same == cut
-    slid = model(PROMPTS[0], max_new_tokens=150, temperature=3.0, seed=2, overflow="slide")
-    assert len(slid.tokens) == 150 and slid.finish == "length"
+    slid = model(PROMPTS[0], max_new_tokens=300, temperature=3.0, seed=2, overflow="slide")
+    assert len(slid.tokens) == 300 and slid.finish == "length"
     assert slid.tokens[: len(cut.tokens)] == cut.tokens
-    together = model(PROMPTS[:2], max_new_tokens=150, temperature=3.0, seed=2, overflow="slide")
+    together = model(PROMPTS[:2], max_new_tokens=300, temperature=3.0, seed=2, overflow="slide")
     assert together[0] == slid
 
 
 def test_a_prompt_over_the_context_is_told_or_slides(model):
     long = "the cat sees a dog " * 60
-    with pytest.raises(InputError, match=r"tokens, over the 95 that it can have; shorten it"):
+    with pytest.raises(InputError, match=r"tokens, over the 191 that it can have; shorten it"):
         model(long)
-    assert model(long, max_new_tokens=3, overflow="slide").prompt_tokens == 48
+    assert model(long, max_new_tokens=3, overflow="slide").prompt_tokens == 96
     talk = [{"role": "user", "content": "the cat sees"}, {"role": "assistant", "content": "a dog"}] * 12
     talk = [{"role": "system", "content": "big"}, *talk, {"role": "user", "content": "fish"}]
     with pytest.raises(InputError, match="leave out older messages"):
