@@ -1,0 +1,1 @@
+"""Language models at the edge: tuned on the server, made small, generated from on the device."""
