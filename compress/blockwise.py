@@ -14,7 +14,8 @@ from compress.grid import row_scales
 
 # ONNX Runtime may quantize activations to int8 in blocks too: its fastest kernels.
 _INT8_COMPUTE = 4
-_SHRINK = np.linspace(1.0, 0.7, 7, dtype=np.float32)
+# Parts of a range that are tried as a whole one.
+SHRINK = np.linspace(1.0, 0.7, 7, dtype=np.float32)
 
 
 def block_size(width: int, most: int) -> int:
@@ -60,7 +61,7 @@ def quantize_affine(weight: np.ndarray, bits: int, block: int) -> tuple[np.ndarr
     high = np.maximum(values.max(-1, keepdims=True), 0)
     low = np.minimum(values.min(-1, keepdims=True), 0)
     found, least = None, np.full(high.shape, np.inf, np.float32)
-    for factor in _SHRINK if bits == 4 else _SHRINK[:1]:
+    for factor in SHRINK if bits == 4 else SHRINK[:1]:
         scale = (high - low) * factor / most
         scale = np.where(scale == 0, np.float32(1), scale).astype(np.float32)
         zero = np.clip(np.rint(-low * factor / scale), 0, most)
@@ -82,7 +83,7 @@ def _codes(values: np.ndarray, scale: np.ndarray, middle: int) -> np.ndarray:
 
 def _least_error(values: np.ndarray, scale: np.ndarray, middle: int) -> np.ndarray:
     best, least = scale, np.full(scale.shape, np.inf, np.float32)
-    for factor in _SHRINK:
+    for factor in SHRINK:
         tried = scale * factor
         error = ((_codes(values, tried, middle) * tried - values) ** 2).sum(-1, keepdims=True)
         best, least = np.where(error < least, tried, best), np.minimum(error, least)

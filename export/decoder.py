@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.graph import Model, add_constant, constants, without_orphans
+from compress.graph import Model, add_constant, constants, rewrite, without_orphans
 from runtimes.errors import InputError
 
 # Architectures that the builder is known to write a plain decoder of (no extra inputs, no experts).
@@ -19,6 +19,7 @@ BUILDER = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "SmolLM
 OPTIMUM = ("GPT2LMHeadModel",)
 # The engine takes no weights beside the graph, and one protobuf holds 2 GB.
 MAX_BYTES = (2 << 30) - (1 << 20)
+KEEP = "num_logits_to_keep"
 _NAMES = {
     "past_key": "past_key_values.{}.key",
     "past_value": "past_key_values.{}.value",
@@ -44,8 +45,9 @@ def to_decoder(checkpoint: str, target: str) -> dict[str, Any]:
     shared = _architecture(source) in BUILDER
     with TemporaryDirectory(dir=Path(target).parent) as folder:
         model = _built(source, folder) if shared else _exported(source, folder)
+        _keep_tied_once(model)
+        _keep_few_logits(model)
         if shared:
-            _keep_tied_once(model)
             _cut_positions(model, _most_tokens(source, config))
         import onnx
 
@@ -114,33 +116,75 @@ def _exported(source: Path, folder: str) -> Model:
 
 
 def _keep_tied_once(model: Model) -> None:
-    """Transpose and Gather of rows → Gather of columns and Transpose: the engine would fold the first into a
-    second copy of the whole matrix, the second turns the few vectors that are read."""
+    """A matrix that embeddings and head share becomes (width, vocabulary), once: the head multiplies by it,
+    the embeddings are columns of it, turned. Of a Transpose of the whole the engine would keep a second copy.
+    """
     from onnx import helper
 
+    weights = constants(model)
     turned = {
         node.output[0]: node.input[0]
         for node in model.graph.node
-        if node.op_type == "Transpose" and "embed_tokens" in node.name
+        if node.op_type == "Transpose" and node.input[0] in weights and weights[node.input[0]].ndim == 2
     }
-    nodes = []
-    for node in model.graph.node:
+    reads = {node.op_type for node in model.graph.node for name in node.input if name in turned}
+    rowwise = "MatMul" in reads  # the matrix lies as (vocabulary, width)
+    if rowwise:
+        for source in set(turned.values()):
+            _replace_constant(model, source, weights[source].T)
+
+    def step(node: Any) -> list[Any]:
         if node.output[0] in turned:
-            continue
-        if node.op_type == "Gather" and node.input[0] in turned:
+            return []
+        table = node.input[0] if node.input and node.op_type == "Gather" else ""
+        if table in turned or (rowwise and table in turned.values()):
             columns = f"{node.output[0]}_columns"
-            nodes += [
-                helper.make_node(
-                    "Gather", [turned[node.input[0]], node.input[1]], [columns], node.name, axis=1
-                ),
+            inputs = [turned.get(table, table), node.input[1]]
+            return [
+                helper.make_node("Gather", inputs, [columns], node.name, axis=1),
                 helper.make_node(
                     "Transpose", [columns], list(node.output), f"{node.name}_turn", perm=[1, 2, 0]
                 ),
             ]
-            continue
-        nodes.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+        for place, name in enumerate(node.input):
+            node.input[place] = turned.get(name, name)
+        return [node]
+
+    rewrite(model, step)
+
+
+def _replace_constant(model: Model, name: str, value: np.ndarray) -> None:
+    kept = [tensor for tensor in model.graph.initializer if tensor.name != name]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    add_constant(model, name, np.ascontiguousarray(value))
+
+
+def _keep_few_logits(model: Model) -> None:
+    """A new input `num_logits_to_keep`: logits of so many last positions, 0 for all. What a prompt's tokens
+    mean is needed of the last one only, and the head is a large part of all work."""
+    from onnx import TensorProto, helper
+
+    add_constant(model, "keep_axis", np.array([1], np.int64))
+    add_constant(model, "keep_shape", np.array([1], np.int64))
+    add_constant(model, "keep_end", np.array([np.iinfo(np.int64).max], np.int64))
+    model.graph.input.append(helper.make_tensor_value_info(KEEP, TensorProto.INT64, []))
+
+    def step(node: Any) -> list[Any]:
+        if node.op_type != "MatMul" or node.output[0] != "logits":
+            return [node]
+        before = node.input[0]
+        node.input[0] = "kept_states"
+        return [
+            helper.make_node("Reshape", [KEEP, "keep_shape"], ["keep_one"], "keep_one"),
+            helper.make_node("Neg", ["keep_one"], ["keep_start"], "keep_start"),
+            helper.make_node(
+                "Slice", [before, "keep_start", "keep_end", "keep_axis"], ["kept_states"], "keep_states"
+            ),
+            node,
+        ]
+
+    rewrite(model, step)
 
 
 def _cut_positions(model: Model, most: int) -> None:
@@ -148,7 +192,4 @@ def _cut_positions(model: Model, most: int) -> None:
     known = constants(model)
     for name in ("cos_cache", "sin_cache"):
         if name in known and len(known[name]) > most:
-            kept = [tensor for tensor in model.graph.initializer if tensor.name != name]
-            del model.graph.initializer[:]
-            model.graph.initializer.extend(kept)
-            add_constant(model, name, np.ascontiguousarray(known[name][:most]))
+            _replace_constant(model, name, known[name][:most])

@@ -69,3 +69,30 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
     monkeypatch.delenv("EDGEWISE_MIRROR", raising=False)
     monkeypatch.setenv("EDGEWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A decoder of the Llama family: 2 layers, 32 dimensions, 340 tokens, a chat template."""
+    from tiny_generator import make_generator
+
+    return make_generator(tmp_path_factory.mktemp("language") / "base")
+
+
+@pytest.fixture(scope="session")
+def instruction_rows() -> list[dict]:
+    """15 prompts as messages, each with an answer of a few words."""
+    return [
+        {"prompt": [{"role": "user", "content": f"the {who}"}], "response": f"{who} sees {what}"}
+        for who in ("cat", "dog", "bird", "fish", "tree")
+        for what in ("house", "the river and the big tree", "a cat")
+    ]
+
+
+@pytest.fixture(scope="session")
+def answer_pairs(instruction_rows: list[dict]) -> list[dict]:
+    """The same prompts; the answer is chosen, its letters backwards are not."""
+    return [
+        {"prompt": row["prompt"], "chosen": row["response"], "rejected": row["response"][::-1]}
+        for row in instruction_rows
+    ]

@@ -1,0 +1,59 @@
+"""An adapter beside its merged model: what it was trained on, and a refusal for any other base."""
+
+from pathlib import Path
+from typing import Any
+
+from runtimes.errors import InputError
+from trainers.files import digest_files, read_json, write_json
+
+FOLDER = "adapter"
+MANIFEST = "checkpoint.json"
+SCHEMA = 1
+
+
+def weights_digest(folder: Path) -> str:
+    """sha256 over the weight files of a model folder."""
+    return digest_files(folder, folder.glob("*.safetensors"))
+
+
+def save_adapter(policy: Any, base: Path, folder: Path) -> None:
+    """PEFT's files, and checkpoint.json with the digest of the base's weights."""
+    policy.peft.save_pretrained(folder, safe_serialization=True)
+    for name in ("README.md", "adapter_config.json"):  # they name a folder of this machine
+        (folder / name).unlink(missing_ok=True)
+    told = policy.peft.peft_config["default"].to_dict()
+    told = {key: sorted(value) if isinstance(value, set) else value for key, value in told.items()}
+    told |= {"base_model_name_or_path": None, "inference_mode": True}
+    write_json(folder / "adapter_config.json", told)
+    kind = "dora" if told.get("use_dora") else str(told["peft_type"]).lower().rsplit(".", 1)[-1]
+    about = {"schema": SCHEMA, "kind": kind, "base": weights_digest(base), "digest": weights_digest(folder)}
+    write_json(folder / MANIFEST, about)
+
+
+def check_adapter(adapter: Path, base: Path) -> dict[str, Any]:
+    """What the adapter's checkpoint.json tells. InputError where it is altered, or of another base."""
+    if not (adapter / MANIFEST).is_file():
+        raise InputError(f"{adapter}: not an adapter (no {MANIFEST}); name a tuned checkpoint's {FOLDER}/")
+    about = read_json(adapter / MANIFEST)
+    if not isinstance(about, dict) or about.get("schema") != SCHEMA:
+        raise InputError(f"{adapter / MANIFEST}: not an adapter's; tune again")
+    if weights_digest(adapter) != about.get("digest"):
+        raise InputError(f"{adapter}: its weights are cut short or altered; tune again")
+    here = weights_digest(base)
+    if here != about.get("base"):
+        raise InputError(
+            f"{adapter}: of another base (weights {str(about.get('base'))[:12]}) than {base} ({here[:12]}); "
+            "name the model that it was trained on"
+        )
+    return about
+
+
+def merged(base: Path, adapter: Path) -> Any:
+    """The base in fp32 with the adapter added into its weights."""
+    import peft
+
+    from trainers.generator import open_generator
+
+    check_adapter(adapter, base)
+    model = peft.PeftModel.from_pretrained(open_generator(base), str(adapter))
+    return model.merge_and_unload()

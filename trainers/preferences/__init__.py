@@ -1,0 +1,1 @@
+"""Tuning a language model towards answers that are preferred: DPO, ORPO and PPO."""

@@ -1,0 +1,83 @@
+"""Prompts and answers as token ids, by the base model's own chat template and tokenizer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runtimes.errors import InputError
+from trainers.conversations import Message, Prompt
+
+# Token ids of a prompt, and of what is learned behind it.
+Encoded = tuple[list[int], list[int]]
+
+
+class Renderer:
+    """The tokenizer of a model folder. `end` is the id of the token that ends an answer.
+
+    Messages go through the folder's chat template; where it has none, they are written as lines of the role's
+    name and its words. A prompt that is a text stays as it is. Prompt and answer are tokenized apart, as they
+    are when the answer is generated.
+    """
+
+    def __init__(self, folder: Path, end: int):
+        import transformers
+        from tokenizers import Tokenizer
+
+        self.end = end
+        self.fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.fast.no_padding()
+        self.fast.no_truncation()
+        self.chat: Any = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+
+    def text(self, prompt: Prompt) -> str:
+        """What the model is given to go on from."""
+        if isinstance(prompt, str):
+            return prompt
+        if not self.chat.chat_template:
+            return _plain(prompt)
+        import jinja2
+
+        try:
+            return str(self.chat.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False))
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"the chat template refuses these messages ({reason[:160]})") from None
+
+    def prompts(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of each prompt; a template writes its own first token, a plain text gets the
+        tokenizer's."""
+        ids: list[list[int]] = []
+        for prompt in prompts:
+            plain = isinstance(prompt, str) or not self.chat.chat_template
+            found = self.fast.encode(self.text(prompt), add_special_tokens=plain).ids
+            ids.append(found or [self.end])
+        return ids
+
+    def answers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each answer, with the end at its end."""
+        return [[*one.ids, self.end] for one in self.fast.encode_batch(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of an answer's ids, without special tokens."""
+        return str(self.fast.decode(list(ids), skip_special_tokens=True))
+
+
+def _plain(messages: Sequence[Message]) -> str:
+    """For models without a chat template."""
+    turns = [f"{one['role'].capitalize()}: {one['content']}" for one in messages]
+    return "\n\n".join([*turns, "Assistant:"])
+
+
+def fitting(rows: Sequence[Sequence[Encoded]], max_tokens: int, what: str) -> tuple[list[Any], int]:
+    """The rows whose every prompt and answer are at most `max_tokens` together, and how many are not.
+
+    InputError where none is left.
+    """
+    kept = [row for row in rows if all(len(prompt) + len(answer) <= max_tokens for prompt, answer in row)]
+    if not kept:
+        raise InputError(
+            f"{what}: each of the {len(rows)} is over max_tokens = {max_tokens}; raise it or shorten them"
+        )
+    return kept, len(rows) - len(kept)
