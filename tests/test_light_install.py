@@ -34,7 +34,7 @@ def test_the_device_gets_no_torch_and_answers(tiny_bundle, lm_bundles, tmp_path)
         "print(ascii(''.join(model.stream('the cat', max_new_tokens=16))))"
     )
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd="/")
-    assert done.stdout == f"{ascii(wanted)}\n"
+    assert done.stdout == ascii(wanted) + "\n"
     told = subprocess.run(
         [python.with_name("edgewise"), "doctor"], capture_output=True, text=True, check=False
     )

@@ -183,7 +183,7 @@ def _times(ratio: Sequence[float] | None) -> str:
 def _limit(one: dict[str, Any], weights: int) -> str:
     most = one["bandwidth_gb_s"] * 1e9 / weights
     return (
-        f"threads {one['threads']}: memory is read at {one['bandwidth_gb_s']:.1f} GB/s, so {most:.0f} tokens/s "
+        f"threads {one['threads']}: memory is read at {one['bandwidth_gb_s']:.1f} GB/s, {most:.0f} tokens/s "
         f"at most; decoding reaches {one['share']:.0%} of it"
     )
 
