@@ -129,7 +129,7 @@ def _ppo(start: Any, config: Any, rows: list[Any], _: str, work: Path) -> dict[s
     run.memory = remember(config)
     reference = reference_of(start.folder, start.policy, second=False)
     prompts = [prompt for prompt, _ in rows]
-    texts = ["" for _ in rows]
+    texts: list[Any] = ["" for _ in rows]
     made = play(prompts, texts, lambda _, answers: [*map(len, answers)], reference, start, run, config)
     learn(made, start, run, config)
     return run.figures()
