@@ -38,6 +38,7 @@ from apps.steps import (
     make_teacher,
     make_vocabulary,
 )
+from apps.tuning_steps import make_dpo, make_orpo, make_ppo, make_reward, make_sft
 from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable
@@ -54,6 +55,9 @@ _CHAIN = (
     ("qat", "qat", make_qat),
     ("student", "student", make_small_detector),
     ("slim", "slim", make_slim_detector),
+    ("sft", "sft", make_sft),
+    ("orpo", "orpo", make_orpo),
+    ("dpo", "dpo", make_dpo),
 )
 
 
@@ -135,8 +139,25 @@ def _plan_training(recipe: Recipe, data: Step, add: Callable[..., Step]) -> tupl
         parents: dict[str, Any] = {"parents": [teacher.path.name, start.path.name]}
         if section == "vocabulary":
             parents = {"parent": teacher.path.name}
+        if section in ("orpo", "dpo"):
+            parents["pairs"] = _pairs_key(recipe)
         last = add(name, step, **parents, **{section: asdict(config)})
-    return teacher, last
+    return teacher, _plan_ppo(recipe, last, add) if recipe.ppo is not None else last
+
+
+def _plan_ppo(recipe: Recipe, start: Step, add: Callable[..., Step]) -> Step:
+    assert recipe.ppo is not None
+    pairs = _pairs_key(recipe)
+    reward = add("reward", lambda out: make_reward(recipe, out), pairs=pairs, reward=asdict(recipe.reward))
+    parents = [start.path.name, reward.path.name]
+    return add(
+        "ppo", lambda out: make_ppo(recipe, reward, start, out), parents=parents, ppo=asdict(recipe.ppo)
+    )
+
+
+def _pairs_key(recipe: Recipe) -> Any:
+    assert recipe.pairs is not None
+    return [asdict(recipe.pairs), _identity(recipe.pairs.name, "data")]
 
 
 def build(recipe: Recipe, runs: Path, until: str | None = None) -> dict[str, Path]:

@@ -28,10 +28,16 @@ from trainers.detector import DetectorConfig
 from trainers.detector import check_config as check_detector
 from trainers.distil import DistilConfig, check_distil
 from trainers.finetune import TrainConfig, check_config
+from trainers.generator import TASK as GENERATOR
+from trainers.preferences.dpo import DpoConfig, check_dpo
+from trainers.preferences.orpo import OrpoConfig, check_orpo
+from trainers.preferences.ppo import PpoConfig, check_ppo
 from trainers.prepare import PrepareConfig, check_prepare
 from trainers.reader import TASK as READER
 from trainers.series import SeriesConfig
+from trainers.sft import SftConfig
 from trainers.squad import QuestionsConfig, check_questions
+from trainers.tuning import check_tuning
 
 MAX_BYTES = 1 << 20
 
@@ -53,6 +59,31 @@ class BaseConfig:
 
 
 @dataclass(frozen=True)
+class PairsConfig:
+    """Pairs of answers, one preferred: a hub id, a file or a folder, and a pattern for folders in it."""
+
+    name: str
+    part: str | None = None
+
+
+@dataclass(frozen=True)
+class RewardBase:
+    """The encoder that becomes [ppo]'s reward model on the pairs, and how often it reads them."""
+
+    base: str = "sentence-transformers/all-MiniLM-L6-v2"
+    epochs: int = 1
+    learning_rate: float = 5e-5
+    max_tokens: int = 192
+    seed: int = 0
+
+    def config(self) -> Any:
+        from trainers.reward import RewardConfig
+
+        told = {"epochs": self.epochs, "learning_rate": self.learning_rate}
+        return RewardConfig(**told, max_tokens=self.max_tokens, seed=self.seed)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
 class ExportConfig:
     """Variants to make, and the lengths of TFLite's inputs (the longest must be train.max_tokens)."""
 
@@ -68,7 +99,8 @@ class Recipe:
     `prepare` is for labelled texts, `questions` for readers. A detector has `series`, `detector` and perhaps
     `student`, the smaller one that learns from it, and `slim`, which takes neurons out, instead of these. A
     sentence encoder is not trained: of `train` max_tokens alone counts, and the texts of `data` are what the
-    gate compares on.
+    gate compares on. A language model (text-generation) is tuned by `sft` on the instructions of `data`, and
+    then by one of `orpo`, `dpo` and `ppo` on `pairs`; `train` max_tokens is the context that it ships with.
     `seed`, where given, stands for the seeds of prepare, train, prune, distil, qat and bench; which articles
     are held out keeps its own.
     """
@@ -89,6 +121,12 @@ class Recipe:
     prune: PruneConfig | None = None
     distil: DistilConfig | None = None
     qat: QatConfig | None = None
+    sft: SftConfig | None = None
+    pairs: PairsConfig | None = None
+    orpo: OrpoConfig | None = None
+    dpo: DpoConfig | None = None
+    reward: RewardBase = field(default_factory=RewardBase)
+    ppo: PpoConfig | None = None
     export: ExportConfig = field(default_factory=ExportConfig)
     budget: Budget = field(default_factory=Budget)
     bench: BenchConfig = field(default_factory=BenchConfig)
@@ -132,6 +170,10 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
         detector=replace(recipe.detector, seed=seed),
         student=recipe.student and replace(recipe.student, seed=seed),
         slim=recipe.slim and replace(recipe.slim, seed=seed),
+        sft=recipe.sft and replace(recipe.sft, seed=seed),
+        orpo=recipe.orpo and replace(recipe.orpo, seed=seed),
+        dpo=recipe.dpo and replace(recipe.dpo, seed=seed),
+        ppo=recipe.ppo and replace(recipe.ppo, seed=seed),
         bench=replace(recipe.bench, seed=seed),
     )
 
@@ -214,7 +256,7 @@ def _check(recipe: Recipe, path: Path) -> None:
     if list(lengths) != sorted(set(lengths)) or not lengths or lengths[0] < 1:
         raise InputError(f"{path}: export: lengths: must ascend from at least 1, not {list(lengths)}")
     key, last = _last_training(recipe)
-    if recipe.task != NUMBERS and lengths[-1] != last.max_tokens:
+    if recipe.task not in (NUMBERS, GENERATOR) and lengths[-1] != last.max_tokens:
         raise InputError(
             f"{path}: export: lengths: the longest ({lengths[-1]}) must be {key}.max_tokens "
             f"({last.max_tokens}), or the device would read less than the checkpoint"
@@ -248,6 +290,7 @@ def _check_detector(recipe: Recipe) -> None:
 
 def _check_task(recipe: Recipe) -> None:
     """What only one of the tasks has."""
+    _check_tuned(recipe)
     if recipe.task == NUMBERS:
         _check_detector(recipe)
         return
@@ -267,6 +310,36 @@ def _check_task(recipe: Recipe) -> None:
             raise InputError(f"{key}.metric = {config.metric!r}: no figure of task {recipe.task}")
 
 
+def _check_tuned(recipe: Recipe) -> None:
+    """The sections of a language model, and that no other task has them."""
+    sections = {key: getattr(recipe, key) for key in ("sft", "orpo", "dpo", "ppo")}
+    there = {key: config for key, config in sections.items() if config is not None}
+    if recipe.task != GENERATOR:
+        if there or recipe.pairs is not None:
+            first = next(iter(there), "pairs")
+            raise InputError(f"{first}: for {GENERATOR}; {recipe.task} has [train]")
+        return
+    for key in ("vocabulary", "prune", "distil", "qat"):
+        if getattr(recipe, key) is not None:
+            raise InputError(f"{key}: a language model is tuned by [sft] and on [pairs]; leave it out")
+    preferring = [key for key in there if key != "sft"]
+    if len(preferring) > 1:
+        raise InputError(f"{', '.join(preferring)}: take one of them in a recipe")
+    if bool(preferring) != (recipe.pairs is not None):
+        raise InputError("pairs: name them together with one of [orpo], [dpo] and [ppo]")
+    for key, config in there.items():
+        check_tuning(config, key)
+        if config.max_tokens > recipe.train.max_tokens:
+            least = f"train.max_tokens ({recipe.train.max_tokens}), the context"
+            raise InputError(f"{key}.max_tokens = {config.max_tokens}: must be at most {least}")
+    if recipe.dpo is not None:
+        check_dpo(recipe.dpo)
+    if recipe.orpo is not None:
+        check_orpo(recipe.orpo)
+    if recipe.ppo is not None:
+        check_ppo(recipe.ppo)
+
+
 def _last_training(recipe: Recipe) -> tuple[str, TrainConfig]:
     """The section whose `max_tokens` what is exported was trained with."""
     if recipe.qat is not None:
@@ -280,7 +353,7 @@ def _check_values(recipe: Recipe) -> None:
     """What each step would refuse, said before the first one starts."""
     parts = (
         recipe.prepare, recipe.train, recipe.bench, recipe.prune, recipe.distil, recipe.qat, recipe.detector,
-        recipe.student, recipe.slim,
+        recipe.student, recipe.slim, recipe.sft, recipe.orpo, recipe.dpo, recipe.ppo,
     )  # fmt: skip
     for seed in (recipe.seed or 0, *(part.seed for part in parts if part is not None)):
         if not 0 <= seed < 1 << 32:

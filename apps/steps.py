@@ -11,6 +11,7 @@ from apps.recipe import Recipe
 from runtimes.bundle import NUMBERS
 from runtimes.files import writing
 from trainers.adopt import ENCODER
+from trainers.generator import TASK as GENERATOR
 from trainers.reader import TASK as READER
 
 
@@ -32,13 +33,16 @@ Steps = dict[str, Step]
 
 
 def data_of(data: Step) -> Any:
-    """The prepared data: labelled texts, questions, or series."""
+    """The prepared data: labelled texts, questions, series, or instructions."""
+    from trainers.conversations import is_conversations, open_conversations
     from trainers.data import open_data
     from trainers.series_data import is_series, open_series
     from trainers.squad import is_questions, open_questions
 
     if is_series(data.path):
         return open_series(data.path)
+    if is_conversations(data.path):
+        return open_conversations(data.path)
     return open_questions(data.path) if is_questions(data.path) else open_data(data.path)
 
 
@@ -50,6 +54,11 @@ def make_data(recipe: Recipe, out: Path) -> None:
 
     if recipe.task == NUMBERS:
         save_series(prepare_series(recipe.data.name, recipe.series), out)
+        return
+    if recipe.task == GENERATOR:
+        from apps.tuning_steps import make_instructions
+
+        make_instructions(recipe, out)
         return
     if recipe.task == READER:
         save_questions(prepare_questions(recipe.data.name, recipe.questions), out)
@@ -66,7 +75,7 @@ def make_baselines(recipe: Recipe, data: Step, out: Path) -> None:
 
     dataset = data_of(data)
     found: list[dict[str, Any]]
-    if recipe.task == ENCODER:
+    if recipe.task in (ENCODER, GENERATOR):
         found = []
     elif recipe.task == NUMBERS:
         from export.judge import judge_baselines
@@ -89,6 +98,11 @@ def make_teacher(recipe: Recipe, data: Step, out: Path) -> None:
         from trainers.detector import train_detector
 
         train_detector(data_of(data).series, recipe.detector, out)
+        return
+    if recipe.task == GENERATOR:
+        from apps.tuning_steps import make_generator
+
+        make_generator(recipe, out)
         return
     source = find(recipe.base.name, "model")
     base = source.path

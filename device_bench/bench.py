@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from device_bench import cold, energy, machine, measure, meters, quality, result, sustained
+from device_bench import cold, energy, machine, measure, meters, pace, quality, result, sustained
 from device_bench.heat import LIMIT_S, Cooling
 from device_bench.result import HARNESS, key_of
 from runtimes.bundle import NUMBERS
 from runtimes.errors import EdgewiseError, EngineError, InputError
+from runtimes.generation import TASK as GENERATION
 from runtimes.golden import inputs_of, outputs_of
+from runtimes.tasks.generate import BENCH_TOKENS
 
 QUICK_ROUNDS, QUICK_SECONDS, QUICK_COLD_STARTS, QUICK_COOLING = 200, 5.0, 2, 10.0
 RERUN_PART = 4
@@ -105,6 +107,7 @@ def bench(
     beside = {
         name: _beside(name, one, calls, len(loop), config, cooling, profile) for name, one in opened.items()
     }
+    speeds = _paces(opened, loop, config, cooling)
     reference = next((name for name, one in opened.items() if one.about["engine"] == "torch"), None)
     rows = []
     for name, one in opened.items():
@@ -114,9 +117,14 @@ def bench(
                 **common, **_known(name, one, judged[name], colds[name]), "tokenization": tokenized,
                 **result.timed(key_of(name, tokenized), timings, again, len(loop), config.seed),
                 "ratio_to": result.ratio(reference, name, tokenized, timings, size, config.seed),
-                **_of_row(beside[name], tokenized, config),
+                **_of_row(beside[name], tokenized, config), "generation": speeds.get(name),
             }  # fmt: skip
-            notes = [*judged[name]["notes"], values.pop("energy_note"), cooling.told()]
+            notes = [
+                *judged[name]["notes"],
+                pace.told(speeds[name]) if name in speeds else "",
+                values.pop("energy_note"),
+                cooling.told(),
+            ]
             rows.append(result.row(values, timings.cpu_share, notes, _distorted(one.about)))
     return rows
 
@@ -133,6 +141,18 @@ def _loops(
     rounds, seconds = math.ceil(config.rounds / RERUN_PART), config.seconds / RERUN_PART
     shorter = replace(config, rounds=rounds, seconds=seconds, seed=config.seed + 1)
     return timings, _time_all(calls, inputs, shorter, "rounds of the rerun")
+
+
+def _paces(
+    opened: dict[str, _Opened], texts: list[Any], config: BenchConfig, cooling: Cooling
+) -> dict[str, dict[str, Any]]:
+    """The pace of generators, where times mean something."""
+    models = {name: one.model for name, one in opened.items() if one.about["task"] == GENERATION}
+    if not models or machine.emulated():
+        return {}
+    cooling.before("the pace")
+    with _progress("bench: pace", 1):
+        return pace.paces(models, texts, config.quick, config.seed)
 
 
 def effective(config: BenchConfig) -> BenchConfig:
@@ -207,7 +227,10 @@ def _judge(
     parity = None
     notes = []
     with _named(name):
-        if metric is None and labels is None:
+        if one.about["task"] == GENERATION:
+            notes.append("accuracy: an answer is neither right nor wrong (parity.json has its perplexity)")
+            notes.append(f"an answer is {BENCH_TOKENS} tokens, whether it would end before or not")
+        elif metric is None and labels is None:
             notes.append(
                 f"accuracy: the {'windows' if one.about['task'] == NUMBERS else 'texts'} have no labels"
             )

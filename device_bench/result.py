@@ -18,7 +18,7 @@ UNSTEADY = 0.05
 PERIOD_MS = 10.0  # of the processor quota of a simulated profile
 TIMES = (
     "latency_ms", "cold_start_ms", "peak_rss_mb", "outliers", "ratio_to", "overhead_ms", "overhead_share",
-    "rerun", "rss_mb", "sustained", "energy_mj", "energy_source", "energy",
+    "rerun", "rss_mb", "sustained", "energy_mj", "energy_source", "energy", "generation",
 )  # fmt: skip
 
 

@@ -29,12 +29,15 @@ KEYS: dict[str, tuple[type, ...]] = {
 # overhead_share: overhead_ms over p50; rerun {p50, difference, n}: a second, shorter loop, and by which part
 # of the first loop's p50 on the same texts it differs; rss_mb {load, run}: peak memory until the model is
 # loaded, and while it answers; energy {idle_mw, run_mw, n, seconds}: both sides of energy_mj; sustained
-# {minutes, slices, drop}: answers without pause, and the last minute's p50 over the first's.
+# {minutes, slices, drop}: answers without pause, and the last minute's p50 over the first's; generation
+# {prompt_tokens, new_tokens, prefill_tokens_s, decode_tokens_s, first_token_ms, n}: a generator's pace,
+# medians of n rounds (its latency_ms is of whole answers); null for all other tasks.
 EXTRA_KEYS: dict[str, tuple[type, ...]] = {
     "entry": _TEXT, "precision": _TEXT, "providers": (list,), "default": (bool,), "quick": (bool,),
     "started": _TEXT, "outliers": (int,), "overhead_ms": _NUMBER, "ratio_to": (dict,),
     "tokenizer_bytes": (int,), "sample": (dict,), "versions": (dict,), "overhead_share": _NUMBER,
     "rerun": (dict,), "rss_mb": (dict,), "energy": (dict,), "sustained": (dict,),
+    "generation": (dict,),
 }  # fmt: skip
 _NEVER_NULL = ("variant", "engine", "device", "emulated", "tokenization")
 _PARTS: dict[str, dict[str, tuple[type, ...]]] = {
@@ -51,6 +54,8 @@ _PARTS: dict[str, dict[str, tuple[type, ...]]] = {
     "rss_mb": dict.fromkeys(("load", "run"), _NUMBER),
     "energy": {"idle_mw": _NUMBER, "run_mw": _NUMBER, "n": (int,), "seconds": _NUMBER},
     "sustained": {"minutes": _NUMBER, "slices": (list,), "drop": _NUMBER},
+    "generation": dict.fromkeys(("prompt_tokens", "new_tokens", "n"), (int,))
+    | dict.fromkeys(("prefill_tokens_s", "decode_tokens_s", "first_token_ms"), _NUMBER),
 }  # fmt: skip
 # Lists of objects: what each of them has.
 _LISTS: dict[tuple[str, str], dict[str, tuple[type, ...]]] = {

@@ -94,7 +94,10 @@ def bench(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def answers(request: dict[str, Any]) -> dict[str, Any]:
-    """What each variant makes of the texts (or pairs): token ids and outputs a row, for the gate."""
+    """What each variant makes of the texts (or pairs): token ids and outputs a row, for the gate.
+
+    And what a generator goes on with.
+    """
     from device_bench.quality import from_plain
     from runtimes.load import load
 
@@ -105,6 +108,8 @@ def answers(request: dict[str, Any]) -> dict[str, Any]:
         ids = [row.tolist() for row in model.tokens(texts)]
         outputs = [row.tolist() for row in model.outputs(texts)]
         found[name] = {"ids": ids, "outputs": outputs, **model.describe()}
+        if hasattr(model, "continuations"):
+            found[name]["continuations"] = model.continuations(texts, request.get("tokens", 16))
     return {"variants": found}
 
 

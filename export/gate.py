@@ -14,9 +14,9 @@ from export.diagnose import guilty_layer
 from export.variant import KNOWN
 from runtimes.bundle import Bundle, open_bundle
 from runtimes.errors import EdgewiseError, GateError, InputError
-from runtimes.golden import inputs_of, outputs_of, tokens_of
+from runtimes.golden import continuations_of, inputs_of, outputs_of, tokens_of
 from runtimes.load import load, reference
-from runtimes.parity import compare
+from runtimes.parity import compare, greedy_agreement
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ def check_answers(bundle: Bundle, answers: dict[str, dict[str, Any]]) -> dict[st
         ids, outputs = _read_answers(bundle, name, told, tokens_of(golden))
         _require_same_tokens(bundle, name, golden, ids)
         found[name] = {"golden": _compared(model, inputs, outputs_of(golden), outputs)}
+        if "continuation" in golden:
+            found[name]["golden"] |= _written(told, continuations_of(golden))
         faults = _faults(found[name], budget, exact=bundle.variants[name]["precision"] == "fp32")
         if faults:
             raise GateError(
@@ -113,6 +115,14 @@ def check_answers(bundle: Bundle, answers: dict[str, dict[str, Any]]) -> dict[st
                 "take another variant for this device"
             )
     return {"budget": asdict(budget), "variants": found}
+
+
+def _written(told: dict[str, Any], wanted: list[list[int]]) -> dict[str, Any]:
+    """What a generator wrote on a device: its tokens, and what part is the checkpoint's before they part."""
+    rows = told.get("continuations")
+    plain = isinstance(rows, list) and all(isinstance(row, list) for row in rows)
+    got = [[one for one in row if type(one) is int] for row in rows or []] if plain else []
+    return {"greedy": greedy_agreement(wanted, got), "continuations": got}
 
 
 def _read_answers(

@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from export.decoder import is_decoder, to_decoder
 from export.windows import graph_of, is_detector
 
 # What the name of an architecture ends in → what Optimum calls its task.
@@ -15,20 +16,23 @@ _TASKS = {
 }
 
 
-def to_onnx(checkpoint: str, target: str) -> None:
-    """Write the fp32 graph with free batch and (of texts) length. Runs through `in_child`, as
-    Optimum talks a lot.
+def to_onnx(checkpoint: str, target: str) -> dict[str, Any]:
+    """Write the fp32 graph with free batch and (of texts) length; return details, of decoders their cache.
+    Runs through `in_child`, as Optimum talks a lot.
 
     The gate compares the graph with the checkpoint afterwards, so Optimum's own check is left out.
     """
     if is_detector(Path(checkpoint)):
         _windows_to_onnx(Path(checkpoint), target)
-        return
+        return {}
+    if is_decoder(Path(checkpoint)):
+        return to_decoder(checkpoint, target)
     from optimum.exporters.onnx import main_export
 
     with TemporaryDirectory(dir=Path(target).parent) as folder:
         main_export(checkpoint, folder, task=_task(checkpoint), device="cpu", do_validation=False)
         (Path(folder) / "model.onnx").replace(target)
+    return {}
 
 
 def _task(checkpoint: str) -> str:

@@ -6,14 +6,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from compress import mixed, mixed_tflite, quantize, quantize_tflite, static, static_tflite
+from compress import decoder, mixed, mixed_tflite, quantize, quantize_tflite, static, static_tflite
 from compress.calibrate import Calibration, write_rows
 from compress.child import in_child
 from export.executorch import interpreter, to_executorch
 from export.header import write_header
 from export.litert import to_tflite
 from export.onnx import to_onnx
-from export.variant import CALIBRATED, KNOWN, Variant, about
+from export.variant import CALIBRATED, GENERATING, KNOWN, Variant, about
 from export.windows import border_of, is_detector
 from runtimes.errors import InputError
 from runtimes.files import writing
@@ -33,6 +33,10 @@ _QUANTIZE: dict[str, Callable[..., dict[str, Any] | None]] = {
     "tflite-static_wi8_ai8": static_tflite.tflite_static_wi8_ai8,
     "tflite-full_int8": static_tflite.tflite_full_int8,
     "tflite-mixed": mixed_tflite.tflite_mixed,
+}
+_OF_DECODERS: dict[str, Callable[..., dict[str, Any] | None]] = {
+    "onnx-int8": decoder.onnx_decoder_int8,
+    "onnx-int4": decoder.onnx_decoder_int4,
 }
 
 
@@ -77,8 +81,7 @@ def _make(
 ) -> dict[str, Any]:
     source = KNOWN[name][2]
     if name == "onnx-fp32":
-        in_child(to_onnx, checkpoint=str(checkpoint.resolve()), target=target)
-        return {}
+        return dict(in_child(to_onnx, checkpoint=str(checkpoint.resolve()), target=target))
     if name == "tflite-fp32":
         return _to_tflite(checkpoint, target, lengths)
     if KNOWN[name][0] == "executorch":
@@ -101,11 +104,21 @@ def _make(
             raise InputError(f"variant {name} is quantized from {source}; make that first")
         else:
             graph, before = parent / KNOWN[source][3], open_variant(source, parent).details
-        more = in_child(_QUANTIZE[name], source=str(graph.resolve()), target=target, **rows)
+        make = _quantizer(name, before)
+        more = in_child(make, source=str(graph.resolve()), target=target, **rows)
     if name == "tflite-full_int8":
         detector = is_detector(checkpoint)
         write_header(Path(target), in_child(border_of, model=target) if detector else None)
     return {**before, **(more or {})}
+
+
+def _quantizer(name: str, before: dict[str, Any]) -> Callable[..., dict[str, Any] | None]:
+    """Raises InputError for what cannot be made of a decoder."""
+    if "cache" not in before:
+        return _QUANTIZE[name]
+    if name not in _OF_DECODERS:
+        raise InputError(f"variant {name} cannot be made of a text generator, only {', '.join(GENERATING)}")
+    return _OF_DECODERS[name]
 
 
 def _to_tflite(

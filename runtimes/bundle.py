@@ -21,6 +21,8 @@ import numpy as np
 
 from runtimes.errors import BundleError
 from runtimes.files import write_atomic
+from runtimes.generation import TASK as GENERATION
+from runtimes.generation import check_cache, check_generation
 
 SCHEMA = 1
 SCHEMA_PARTS = 2
@@ -33,7 +35,7 @@ MAX_WINDOW = 1 << 16  # points
 ENGINES = ("onnx", "litert", "executorch")
 # The task whose inputs are windows of numbers: it has no tokenizer.
 NUMBERS = "anomaly-detection"
-GOLDEN = ("texts", "values", "labels", "input_ids", "attention_mask")
+GOLDEN = ("texts", "values", "labels", "input_ids", "attention_mask", "continuation")
 OUTPUTS = ("logits", "sentence_embedding", "expected")
 _NAME = re.compile(r"[A-Za-z0-9_.@+-]+(/[A-Za-z0-9_.@+-]+)*")
 
@@ -328,8 +330,8 @@ def _check_rest(path: Path, manifest: dict[str, Any]) -> None:
     labels = manifest["labels"]
     if not all(isinstance(label, str) and label.isprintable() for label in labels):
         raise BundleError(f"{path}: {MANIFEST}: labels must be printable strings; pack the bundle again")
-    numbers = manifest["task"] == NUMBERS
-    if len(set(labels)) != len(labels) or (not labels and not numbers):
+    numbers, writes = manifest["task"] == NUMBERS, manifest["task"] == GENERATION
+    if len(set(labels)) != len(labels) or (not labels and not numbers and not writes):
         raise BundleError(f"{path}: {MANIFEST}: labels must be different strings; pack the bundle again")
     for key, least, most in _LIMITS_NUMBERS if numbers else _LIMITS:
         limit = manifest["limits"].get(key)
@@ -337,6 +339,19 @@ def _check_rest(path: Path, manifest: dict[str, Any]) -> None:
             raise BundleError(f"{path}: {MANIFEST}: limits.{key} must be an integer from {least} to {most}")
     if numbers and manifest["limits"]["window"] % manifest["limits"]["patch"]:
         raise BundleError(f"{path}: {MANIFEST}: limits.window must be a whole number of patches")
+    if writes:
+        _check_generator(path, manifest)
+
+
+def _check_generator(path: Path, manifest: dict[str, Any]) -> None:
+    where = ""
+    try:
+        check_generation(manifest.get("generation"))
+        for name, variant in manifest["variants"].items():
+            where = f"variant {name!r}: "
+            check_cache(variant.get("cache"))
+    except ValueError as error:
+        raise BundleError(f"{path}: {MANIFEST}: {where}{error}; pack the bundle again") from None
 
 
 def is_safe_name(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Golden vectors: inputs, their tokens, and the checkpoint's own outputs, as arrays and as rows.
 
-A detector's inputs are windows of numbers, which stand for their tokens too.
+A detector's inputs are windows of numbers, which stand for their tokens too. A generator's are prompts as the
+model reads them; its outputs are the logits of the last position, and the tokens that it goes on with.
 """
 
 import io
@@ -10,7 +11,10 @@ from typing import Any
 import numpy as np
 
 from runtimes.bundle import NUMBERS, OUTPUTS
+from runtimes.generation import TASK as GENERATION
 from runtimes.text import pad
+
+MOST_TOLD = 256  # tokens of a continuation
 
 
 def inputs_of(golden: dict[str, np.ndarray]) -> list[Any]:
@@ -41,11 +45,16 @@ def outputs_of(golden: dict[str, np.ndarray]) -> list[np.ndarray]:
     return [row[: int(mask.sum())] for row, mask in zip(logits, golden["attention_mask"], strict=True)]
 
 
+def continuations_of(golden: dict[str, np.ndarray]) -> list[list[int]]:
+    """The tokens that a generator's checkpoint went on with, greedily, behind each prompt."""
+    return [row[row >= 0].tolist() for row in golden["continuation"]]
+
+
 def golden_bytes(
     inputs: Sequence[Any], labels: Sequence[int], tokens: Sequence[np.ndarray],
-    outputs: Sequence[np.ndarray], output: str,
+    outputs: Sequence[np.ndarray], output: str, continuations: Sequence[Sequence[int]] | None = None,
 ) -> bytes:  # fmt: skip
-    """golden.npz of these rows; `output` is what the task calls its outputs."""
+    """golden.npz of these rows; `output` is what the task calls its outputs. Continuations: a generator's."""
     buffer = io.BytesIO()
     if isinstance(inputs[0], np.ndarray):
         told = {"values": np.stack(list(tokens)), "labels": np.array(labels, np.int64)}
@@ -62,6 +71,9 @@ def golden_bytes(
             rows[row, : len(values)] = values
     arrays = {"texts": np.array(inputs), "labels": np.array(labels, np.int64), output: rows}
     arrays |= {key: feeds[key] for key in ("input_ids", "attention_mask")}
+    if continuations is not None:
+        told = pad(continuations, max(map(len, continuations)), -1)
+        arrays["continuation"] = told["input_ids"]
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
@@ -81,11 +93,15 @@ def check_golden(golden: dict[str, np.ndarray], manifest: dict[str, Any]) -> Non
         raise ValueError("windows of numbers are a detector's")
     if rows < count or (rows > count and not pairs) or len(golden.keys() & set(OUTPUTS)) != 1:
         raise ValueError(f"{rows} rows for {count} texts")
+    if (manifest["task"] == GENERATION) != ("continuation" in golden):
+        raise ValueError("continuations are a generator's, and it has some")
     output = next(golden[name] for name in OUTPUTS if name in golden)
     shapes = {"labels": (count,), "attention_mask": (rows, length)}
     if pairs:
         shapes["logits"] = (rows, length, 2)
-    elif "logits" in golden:
+    elif "continuation" in golden:
+        labels = _check_continuations(golden, count)
+    if "logits" in golden and not pairs:
         shapes["logits"] = (rows, labels)
     for name, shape in shapes.items():
         if golden[name].shape != shape:
@@ -94,6 +110,16 @@ def check_golden(golden: dict[str, np.ndarray], manifest: dict[str, Any]) -> Non
         raise ValueError("finite outputs are expected")
     if (golden["attention_mask"].sum(axis=1) < 1).any():
         raise ValueError("a text without tokens")
+
+
+def _check_continuations(golden: dict[str, np.ndarray], count: int) -> int:
+    """The size of the vocabulary, where continuations are token ids in it, -1 behind their end."""
+    told, size = golden["continuation"], golden["logits"].shape[-1]
+    if told.ndim != 2 or len(told) != count or told.dtype != np.int64 or not 0 < told.shape[1] <= MOST_TOLD:
+        raise ValueError(f"1 to {MOST_TOLD} int64 tokens behind each prompt are expected")
+    if (told < -1).any() or (told >= size).any() or (told[:, 0] < 0).any():
+        raise ValueError("continuations are ids of the vocabulary")
+    return int(size)
 
 
 def _check_windows(golden: dict[str, np.ndarray], limits: dict[str, int]) -> None:

@@ -2,27 +2,32 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from runtimes import engines
 from runtimes.bundle import NUMBERS, Bundle, open_bundle
+from runtimes.codec import Codec
 from runtimes.errors import BundleError, EngineError
+from runtimes.generation import TASK as GENERATION
+from runtimes.generation import check_generation, generation_of
 from runtimes.text import Tokenizer
 
-# Task → module with `open(session, tokenizer, labels, limits, about)`; of numbers the tokenizer is None.
+# Task → module with `open(session, tokenizer, labels, limits, about)`. Of numbers the tokenizer is None; a
+# generator's session is a Decoder, its tokenizer a Codec.
 TASKS = {
     "text-classification": "runtimes.tasks.classify",
     "question-answering": "runtimes.tasks.answer",
     "feature-extraction": "runtimes.tasks.embed",
+    GENERATION: "runtimes.tasks.generate",
     NUMBERS: "runtimes.tasks.detect",
 }
 # Task of several models → module with `open_parts(bundle, models by role)`.
 SEVERAL = {"answers": "runtimes.collection"}
 CHECKPOINT = "checkpoint.json"
-TOLD = ("calibration",)  # what a model must know beside its files, where its task has it
+TOLD = ("calibration", "generation")  # what a model must know beside its files, where its task has it
 
 
 def load(
@@ -65,7 +70,8 @@ def _open_model(bundle: Bundle, engine: str | None, variant: str | None, how: di
     name = choose(bundle, engine, variant)
     about = bundle.variants[name]
     task_module(bundle.task)  # an unknown one is refused before an engine starts
-    session = engines.module(about["engine"]).open(bundle.source(about["file"]), variant=about, **how)
+    engine_module = engines.module(about["engine"], bundle.task == GENERATION)
+    session = engine_module.open(bundle.source(about["file"]), variant=about, **how)
     return _with_session(bundle, session, {"variant": name, "precision": about["precision"]})
 
 
@@ -77,6 +83,9 @@ class _NoEngine:
     def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
         raise EngineError("this model was opened without an engine")
 
+    def begin(self) -> Any:
+        return self.run({})
+
     def describe(self) -> dict[str, Any]:
         return {}
 
@@ -87,12 +96,18 @@ def reference(bundle: Bundle) -> Any:
 
 
 def _with_session(bundle: Bundle, session: Any, told: dict[str, Any]) -> Any:
-    tokenizer: Any = None
-    if bundle.task != NUMBERS:
-        tokenizer = Tokenizer.from_bytes(bundle.read("tokenizer.json"), bundle.limits["max_tokens"])
+    tokenizer = _tokenizer(bundle.task, lambda: bundle.read("tokenizer.json"), bundle.limits)
     about = {"bundle": bundle.name, "task": bundle.task, **told}
     about |= {key: bundle.manifest[key] for key in TOLD if key in bundle.manifest}
     return task_module(bundle.task).open(session, tokenizer, bundle.labels, bundle.limits, about)
+
+
+def _tokenizer(task: str, read: Callable[[], bytes], limits: dict[str, int]) -> Any:
+    if task == NUMBERS:
+        return None
+    return (
+        Codec.from_bytes(read()) if task == GENERATION else Tokenizer.from_bytes(read(), limits["max_tokens"])
+    )
 
 
 def choose(bundle: Bundle, engine: str | None = None, variant: str | None = None) -> str:
@@ -137,12 +152,13 @@ def _open_checkpoint(path: Path, engine: str | None, variant: str | None, how: d
     try:
         meta = json.loads((path / CHECKPOINT).read_bytes())
         task, labels, limits = meta["task"], meta["labels"], meta["limits"]
-        tokenizer: Any = None
-        if task != NUMBERS:
-            tokenizer = Tokenizer.from_bytes((path / "tokenizer.json").read_bytes(), limits["max_tokens"])
+        tokenizer = _tokenizer(task, (path / "tokenizer.json").read_bytes, limits)
+        if task == GENERATION:
+            meta = {"generation": generation_of(path), **meta}
+            check_generation(meta["generation"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path}: damaged checkpoint ({error!r}); train it again") from None
-    session = engines.module("torch").open(path, variant={}, **how)
+    session = engines.module("torch", task == GENERATION).open(path, variant={}, **how)
     about = {"bundle": path.name, "task": task, "variant": "pytorch-fp32", "precision": "fp32"}
     about |= {key: meta[key] for key in TOLD if key in meta}
     return task_module(task).open(session, tokenizer, labels, limits, about)

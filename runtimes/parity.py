@@ -30,3 +30,19 @@ def compare(
         "cosine": float((a * b).sum() / norms) if norms else float(np.array_equal(a, b)),
         "agreement": float(np.mean([one == other for one, other in zip(wanted, got, strict=True)])),
     }
+
+
+def greedy_agreement(wanted: Sequence[Sequence[int]], got: Sequence[Sequence[int]]) -> float:
+    """What part of a text two greedy writers share before they part, as a mean over prompts.
+
+    Token ids of each; after the first different one nothing can be compared.
+    """
+    if not len(wanted) or len(wanted) != len(got):
+        return 0.0
+    shared = []
+    for one, other in zip(wanted, got, strict=True):
+        longest = max(len(one), len(other))
+        pairs = zip(one, other, strict=False)
+        same = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+        shared.append(same / longest if longest else 1.0)
+    return float(np.mean(shared))

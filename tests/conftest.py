@@ -225,3 +225,21 @@ def tiny_monitor(tmp_path_factory):
 def detector_bundle(tiny_monitor):
     """That build's bundle. Copy it before you change it."""
     return tiny_monitor / "runs" / "tiny" / "tiny.bundle"
+
+
+@pytest.fixture(scope="session")
+def lm_checkpoints(tmp_path_factory):
+    """Tiny language models as checkpoints, by family: llama (its cache in place) and gpt2 (its own)."""
+    from tiny_lm import checkpoint
+
+    folder = tmp_path_factory.mktemp("lm")
+    return {family: checkpoint(folder, family) for family in ("llama", "gpt2")}
+
+
+@pytest.fixture(scope="session")
+def lm_bundles(lm_checkpoints, tmp_path_factory):
+    """Those as bundles of one fp32 variant. Copy one before you change it."""
+    from tiny_lm import bundle
+
+    folder = tmp_path_factory.mktemp("lm-bundles")
+    return {family: bundle(path, folder / f"{family}.bundle") for family, path in lm_checkpoints.items()}

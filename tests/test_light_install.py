@@ -5,11 +5,13 @@ import subprocess
 import pytest
 from light_install import installed, light_environment
 
+from runtimes.load import load
+
 ALLOWED = {"edgewise", "numpy", "tokenizers", "onnxruntime", "pip", "setuptools"}
 
 
 @pytest.mark.slow
-def test_the_device_gets_no_torch_and_answers(tiny_bundle, tmp_path):
+def test_the_device_gets_no_torch_and_answers(tiny_bundle, lm_bundles, tmp_path):
     python = light_environment(tmp_path / "light")
     packages = installed(python)
     heavy = {"torch", "transformers", "onnx", "tensorflow", "fastapi", "typer", "scikit-learn", "datasets"}
@@ -26,6 +28,13 @@ def test_the_device_gets_no_torch_and_answers(tiny_bundle, tmp_path):
     code = f"import edgewise; print(edgewise.load({str(tiny_bundle)!r}, threads=1)('wheat corn').label)"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout == "grain\n"
+    wanted = load(lm_bundles["llama"], threads=1)("the cat", max_new_tokens=16).text
+    code = (
+        f"import edgewise; model = edgewise.load({str(lm_bundles['llama'])!r}, threads=1)\n"
+        "print(ascii(''.join(model.stream('the cat', max_new_tokens=16))))"
+    )
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout == ascii(wanted) + "\n"
     told = subprocess.run(
         [python.with_name("edgewise"), "doctor"], capture_output=True, text=True, check=False
     )

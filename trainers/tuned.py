@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Start:
-    """A run's beginning: the base's folder, the policy on it, its tokenizer."""
+    """A run's beginning: the base's folder, the policy on it, its tokenizer. `context`: the most tokens that
+    what is made reads; a checkpoint hands its own on."""
 
     folder: Path
     policy: "Policy"
     renderer: "Renderer"
+    context: int
     parent: str
     lineage: list[dict[str, Any]]
 
@@ -47,11 +49,12 @@ def start_from(base: Path | str, out: Path, config: TuneConfig, section: str) ->
     from trainers.policy import Policy
     from trainers.rendering import Renderer
 
-    source = find(str(base), "model")
+    source, context = find(str(base), "model"), config.max_tokens
     if (source.path / MANIFEST).is_file():
-        task = open_checkpoint(source.path).task
-        if task != TASK:
-            raise InputError(f"{base}: a checkpoint of task {task}, not {TASK}; name a language model")
+        opened = open_checkpoint(source.path)
+        if opened.task != TASK:
+            raise InputError(f"{base}: a checkpoint of task {opened.task}, not {TASK}; name a language model")
+        context = max(context, opened.limits["max_tokens"])
     transformers.set_seed(config.seed)
     policy = Policy(source.path, config)
     check_max_tokens(policy.model, config.max_tokens)
@@ -59,7 +62,7 @@ def start_from(base: Path | str, out: Path, config: TuneConfig, section: str) ->
     if not ends:
         raise InputError(f"{base}: no token ends an answer; set eos_token_id in generation_config.json")
     renderer = Renderer(source.path, ends[0])
-    return Start(source.path, policy, renderer, *parents(source))
+    return Start(source.path, policy, renderer, context, *parents(source))
 
 
 def run_of(
@@ -79,14 +82,14 @@ def write_tuned(
     The adapter is merged into the base's own fp32 weights, whatever precision it was trained over.
     """
     step = {"step": method, "config": asdict(config), "parent": start.parent}
-    meta = generator_meta(config.max_tokens, data, {"training": figures}, config.seed, [*start.lineage, step])
+    meta = generator_meta(start.context, data, {"training": figures}, config.seed, [*start.lineage, step])
     with writing(out) as new:
         model = start.policy.model
         if start.policy.peft is not None:
             save_adapter(start.policy, start.folder, new / FOLDER)
             model = merged(start.folder, new / FOLDER)
         model.config.use_cache = True
-        save_generator(model, start.folder, new, config.max_tokens)
+        save_generator(model, start.folder, new, start.context)
         seal(new, meta)
     shutil.rmtree(work_folder(out), ignore_errors=True)
     return open_checkpoint(out)

@@ -186,7 +186,8 @@ class Run:
         self.started += time.perf_counter() - began
 
     def figures(self) -> dict[str, Any]:
-        """What the checkpoint tells of the run. MB are 10^6 bytes; on the CPU, of the whole process."""
+        """What the checkpoint tells of the run. MB are 10^6 bytes: the most since the first step that was
+        allocated on the GPU, or that the process held."""
         self.bar.close()
         return {
             "curve": self.curve,

@@ -57,7 +57,9 @@ def _tell_collection(device: str, parity: dict[str, Any]) -> None:
 def _tell(device: str, parity: dict[str, Any]) -> None:
     for name, result in parity["variants"].items():
         golden = result["golden"]
+        writes = "greedy" in golden
+        greedy = f"  greedy text {golden['greedy']:.0%}" if writes else ""
         print(
-            f"{device}{name:<26} same label {golden['agreement']:.4f}  cosine {golden['cosine']:.5f}  "
-            f"max abs {golden['max_abs']:.2g}  n {golden['n']}"
+            f"{device}{name:<26} same {'token' if writes else 'label'} {golden['agreement']:.4f}  "
+            f"cosine {golden['cosine']:.5f}  max abs {golden['max_abs']:.2g}{greedy}  n {golden['n']}"
         )

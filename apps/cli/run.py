@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from apps.cli import generating
 from apps.cli.options import Engine, Json, Threads, VariantName, emit
 from runtimes.errors import InputError
 
@@ -20,7 +21,21 @@ def run(
         Path | None, typer.Option(help="The text file that a reader's questions are about.")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Which words spoke for the label.")] = False,
-    top_k: Annotated[int, typer.Option(help="How many labels to print.", min=1)] = 3,
+    top_k: Annotated[
+        int | None,
+        typer.Option(help="How many labels to print (3); with a generator: draw from so many tokens.", min=1),
+    ] = None,
+    chat: generating.Chat = False,
+    system: generating.System = None,
+    raw: generating.Raw = False,
+    max_new_tokens: generating.MaxNewTokens = None,
+    temperature: generating.Temperature = None,
+    top_p: generating.TopP = None,
+    min_p: generating.MinP = None,
+    repetition_penalty: generating.Penalty = None,
+    stop: generating.Stop = None,
+    seed: generating.Seed = None,
+    overflow: generating.Overflow = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="With a detector: watch points, one a line from stdin.")
     ] = False,
@@ -46,18 +61,34 @@ def run(
     """Answer texts with a bundle, on the engine that is here.
 
     Questions with the bundle of a collection, or with a reader and a --passage; two or more texts with an
-    embedder, which tells how near they are. With a detector --stream, which watches one series for ever.
+    embedder, which tells how near they are; prompts with a generator, whose answer comes as it is written.
+    With a detector --stream, which watches one series for ever.
     """
-    from apps.cli import asking
-    from runtimes.bundle import NUMBERS
-    from runtimes.load import load
-
     if stream or file is not None or machine or state is not None or threshold is not None:
         watched = (learn, state, threshold)
         _stream(bundle, stream, file, machine, watched, (engine, variant, threads), json)
         return
-    wanted = texts or _lines()
-    model = load(bundle, engine=engine, variant=variant, threads=threads)
+    asked = generating.Asked(
+        chat, system, raw, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, stop, seed,
+        overflow,
+    )  # fmt: skip
+    how = {"engine": engine, "variant": variant, "threads": threads}
+    _run(bundle, texts, passage, explain, asked, how, json)
+
+
+def _run(
+    bundle: Path, texts: list[str] | None, passage: Path | None, explain: bool, asked: generating.Asked,
+    how: dict[str, Any], json: bool,
+) -> None:  # fmt: skip
+    from apps.cli import asking
+    from runtimes.bundle import NUMBERS
+    from runtimes.generation import TASK
+    from runtimes.load import load
+
+    if asked.chat and texts:
+        raise InputError("--chat takes its messages from the terminal or a pipe; leave the texts out")
+    wanted = [] if asked.chat else texts or _lines()
+    model = load(bundle, **how)
     task = model.describe()["task"]
     if (passage is None) == (task == "question-answering"):
         raise InputError(
@@ -65,19 +96,26 @@ def run(
         )
     if explain and task != "text-classification":
         raise InputError(f"--explain is for text-classification, not {task}")
-    if task == "answers":
+    if task != TASK:
+        generating.refuse(asked, task)
+    if task == TASK:
+        generating.ready(model, bundle)
+        generating.chat(model, asked, json) if asked.chat else generating.write(model, wanted, asked, json)
+    elif task == "answers":
         asking.tell(model, wanted, json)
-        return
-    if task == NUMBERS:
+    elif task == NUMBERS:
         raise InputError(f"{bundle}: a detector reads numbers; run it with --stream")
-    if passage is not None:
+    elif passage is not None:
         asking.read(model, wanted, passage, json)
-        return
-    if task == "feature-extraction":
+    elif task == "feature-extraction":
         asking.near(model, wanted, json)
-        return
-    if task != "text-classification":
+    elif task == "text-classification":
+        _classify(model, wanted, explain, asked.top_k or 3, json)
+    else:
         raise InputError(f"{bundle}: task {task} is not answered here")
+
+
+def _classify(model: Any, wanted: list[str], explain: bool, top_k: int, json: bool) -> None:
     answers = model(wanted, top_k=top_k)
     explained = [model.explain(text) for text in wanted] if explain else [None] * len(wanted)
     if json:

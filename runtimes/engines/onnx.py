@@ -38,7 +38,7 @@ class OnnxSession:
             inputs = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self._inputs}
             return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
         except Exception as error:  # onnxruntime raises classes of its own for each fault
-            raise EngineError(f"onnxruntime cannot run the graph: {_first_line(error)}") from None
+            raise EngineError(f"onnxruntime cannot run the graph: {first_line(error)}") from None
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -57,7 +57,18 @@ def open(
     allow_fallback: bool = False,
 ) -> OnnxSession:
     """Open a graph. Raises EngineError where it cannot be opened or a provider is not really used."""
-    _refuse_external_data(source, variant["file"])
+    session = start(source, threads, variant["file"], providers, allow_fallback)
+    try:
+        return OnnxSession(session, threads, _lengths(variant))
+    except Exception as error:
+        raise EngineError(f"onnxruntime cannot open {variant['file']}: {first_line(error)}") from None
+
+
+def start(
+    source: Path | bytes, threads: int, file: str, providers: Sequence[str], allow_fallback: bool
+) -> onnxruntime.InferenceSession:
+    """onnxruntime's own session of a graph, which the bundle calls `file`. Raises EngineError as `open`."""
+    _refuse_external_data(source, file)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -75,13 +86,12 @@ def open(
             source if isinstance(source, bytes) else str(source), options, providers=wanted
         )
         session._model_bytes = None  # it keeps the file's bytes for good, beside its own copy of the weights
-        opened = OnnxSession(session, threads, _lengths(variant))
     except Exception as error:  # onnxruntime raises classes of its own for each fault
-        raise EngineError(f"onnxruntime cannot open {variant['file']}: {_first_line(error)}") from None
+        raise EngineError(f"onnxruntime cannot open {file}: {first_line(error)}") from None
     unused = [provider for provider in wanted if provider not in session.get_providers()]
     if unused and not allow_fallback:
         raise EngineError(f"onnxruntime fell back from {', '.join(unused)} to {session.get_providers()}")
-    return opened
+    return session
 
 
 def _lengths(variant: dict[str, Any]) -> list[int] | None:
@@ -110,5 +120,6 @@ def _refuse_external_data(source: Path | bytes, name: str) -> None:
         raise EngineError(f"{name} keeps its weights in other files; save it with them inside")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What onnxruntime says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

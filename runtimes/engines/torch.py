@@ -47,7 +47,7 @@ def head_of(folder: Path) -> tuple[Any, tuple[str, ...]]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads_of(count: int) -> Iterator[None]:
     """So many threads in here. torch has one pool for the process, and a training's result depends on it."""
     before = torch.get_num_threads()
     if before == count:
@@ -72,7 +72,7 @@ class TorchSession:
         self._inputs = inspect.signature(model.forward).parameters
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with torch.inference_mode(), _threads(self._threads):
+        with torch.inference_mode(), threads_of(self._threads):
             inputs = {name: torch.from_numpy(feeds[name]) for name in feeds if name in self._inputs}
             answer = self._model(**inputs)
             return {name: answer[name].float().numpy() for name in self._outputs}

@@ -44,8 +44,8 @@ def make_generator(folder: Path, family: str = "llama", template: bool = True, p
     ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
     if family == "llama":
         llama = transformers.LlamaConfig(
-            vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=positions, tie_word_embeddings=True,
+            vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, max_position_embeddings=positions, tie_word_embeddings=True,
             initializer_range=0.15, **ends,
         )  # fmt: skip
         transformers.LlamaForCausalLM(llama).save_pretrained(folder)

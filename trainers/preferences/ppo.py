@@ -84,9 +84,8 @@ def ppo(
     InputError for no prompts, and for rewards that are no finite numbers; then nothing stands at `out`.
     Killed and called again, it goes on from its last resume point, which stands between two rounds."""
     config = config or PpoConfig()
-    check_ppo(prompts, config)
-    import torch
-
+    check_prompts(prompts)
+    check_ppo(config)
     from trainers.batches import shuffled
     from trainers.policy import reference_of
     from trainers.tuned import run_of, start_from, write_tuned
@@ -94,12 +93,10 @@ def ppo(
     begun = start_from(start, out, config, "ppo")
     encoded, kept = _readable(prompts, begun, config)
     policy = begun.policy
-    policy.head = torch.nn.Linear(policy.model.config.hidden_size, 1).to(policy.device)
-    torch.nn.init.zeros_(policy.head.weight)
-    torch.nn.init.zeros_(policy.head.bias)
+    give_head(policy)
     reference = reference_of(begun.folder, policy, second=policy.peft is None)
     run = run_of(begun, config, out, "ppo", prompts, watch)
-    run.memory = {"rounds": 0, "kl": config.kl, "rollout_tokens": 0, "told": {}, **run.memory}
+    run.memory = {**remember(config), **run.memory}
     order = shuffled(len(kept), config.rollouts, config.seed, skip=run.memory["rounds"])
     while not run.over:
         chosen = next(order)
@@ -116,11 +113,28 @@ def ppo(
     return write_tuned(begun, config, out, "ppo", figures, told)
 
 
-def check_ppo(prompts: list[Any], config: PpoConfig) -> None:
+def give_head(policy: "Policy") -> None:
+    """A value head on the hidden states, which expects nothing yet."""
+    import torch
+
+    policy.head = torch.nn.Linear(policy.model.config.hidden_size, 1).to(policy.device)
+    torch.nn.init.zeros_(policy.head.weight)
+    torch.nn.init.zeros_(policy.head.bias)
+
+
+def remember(config: PpoConfig) -> dict[str, Any]:
+    """What a run carries from round to round."""
+    return {"rounds": 0, "kl": config.kl, "rollout_tokens": 0, "told": {}}
+
+
+def check_prompts(prompts: list[Any]) -> None:
     if not prompts:
         raise InputError("no prompts: the list is empty; give it at least one")
     for number, prompt in enumerate(prompts):
         prompt_of(f"prompts row {number}", prompt)
+
+
+def check_ppo(config: PpoConfig) -> None:
     for key in ("rollouts", "max_new_tokens", "epochs"):
         if getattr(config, key) < 1:
             raise InputError(f"ppo.{key} = {getattr(config, key)}: must be 1 or more")

@@ -21,6 +21,7 @@ from device_bench.devices.wheels import VERSIONS
 from device_bench.remote import part_of
 from runtimes.bundle import open_bundle, seal
 from runtimes.errors import DeviceError, InputError
+from runtimes.golden import inputs_of
 from runtimes.load import load
 
 ROOT = Path(__file__).parents[3]
@@ -147,6 +148,21 @@ def test_a_detectors_windows_are_answered_on_a_cortex_a76(equipped, detector_bun
     assert done.returncode == 0, done.stderr
     row = json.loads(out.read_text().splitlines()[0])
     assert row["emulated"] and row["sample"]["unit"] == "points" and row["parity"]["agreement"] > 0.8
+    emptied(equipped)
+
+
+@pytest.mark.device
+def test_a_generator_writes_on_a_cortex_a76_what_it_writes_here(equipped, lm_bundles, tmp_path):
+    bundle, env = lm_bundles["llama"], equipped.client(tmp_path)
+    done = edgewise("check", bundle, "--on", equipped.address, "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    variants = json.loads(done.stdout)[equipped.address]["variants"]
+    assert variants.keys() == {"onnx-fp32", "onnx-int4"}
+    prompts = inputs_of(open_bundle(bundle).golden())
+    for name, found in variants.items():
+        here = load(bundle, variant=name, threads=1).continuations(prompts, 16)
+        assert found["golden"]["continuations"] == here and max(map(len, here)) == 16
+    assert variants["onnx-fp32"]["golden"]["greedy"] == 1
     emptied(equipped)
 
 
