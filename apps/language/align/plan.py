@@ -8,6 +8,9 @@ from typing import Any, Literal
 from apps.language.align.config import STRENGTH, AlignConfig, Sensitivity
 
 
+SEED_OFFSET = 1000
+
+
 @dataclass(frozen=True)
 class Run:
     """One thing to do. `kind` says which function of apps/language/align/steps.py does it; `after` names the
@@ -70,10 +73,13 @@ def _changes(config: AlignConfig, method: str) -> list[dict[str, Any]]:
 
 
 def method_config(config: AlignConfig, run: Run) -> Any:
-    """The trainer's config of a run: its own table, with the budget, the seed and what this run changes."""
+    """The trainer's config of a run: its own table, with the budget, the seed and what this run changes.
+
+    The seed is another than the start's, so that SFT goes on in an order of rows of its own.
+    """
     own = getattr(config, "sft" if run.method == "chosen" else run.method)
     change = dict(run.changed)
     if change.get("peft") == "none":
         change["learning_rate"] = own.learning_rate * config.full_rate
     tokens = config.tokens * (2 if run.method == "orpo" else 1)
-    return replace(own, tokens=tokens, seed=run.seed, **change)
+    return replace(own, tokens=tokens, seed=run.seed + SEED_OFFSET, **change)
