@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from apps.language.align.config import STRENGTH, AlignConfig, Sensitivity
 
-
 SEED_OFFSET = 1000
 
 
