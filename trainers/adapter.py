@@ -55,5 +55,5 @@ def merged(base: Path, adapter: Path) -> Any:
     from trainers.generator import open_generator
 
     check_adapter(adapter, base)
-    model = peft.PeftModel.from_pretrained(open_generator(base), str(adapter))
+    model = peft.PeftModel.from_pretrained(open_generator(base), str(adapter), torch_device="cpu")
     return model.merge_and_unload()

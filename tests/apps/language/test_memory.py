@@ -8,7 +8,6 @@ from tiny_generator import make_generator
 
 from apps.language.memory import METHODS, main, table
 
-
 OURS = ("dpo-copy", "dpo", "orpo", "ppo")
 
 
