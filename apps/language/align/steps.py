@@ -236,7 +236,10 @@ def _watch(place: Place, run: Run) -> Watch:
         with policy.autocast():
             answers = Speaker(start, config, policy.model)(prompts, config.evaluation.seed)
         scores = reward(prompts, [answer.text for answer in answers])
-        return {"reward": round(float(scores.mean()), 4), "length": float(np.mean([len(a.ids) for a in answers]))}
+        return {
+            "reward": round(float(scores.mean()), 4),
+            "length": float(np.mean([len(a.ids) for a in answers])),
+        }
 
     return Watch(config.evaluation.points, look)
 

@@ -40,7 +40,9 @@ def test_no_text_stands_in_two_parts_and_both_labels_stand_in_each(reviews):
         "sft": 10, "pairs": 0, "reward": 8, "judge": 8, "test": 6, "held_out": 6, "watched": 2
     }  # fmt: skip
     judged = [row["text"] for part in (world.reward, world.judge, world.test) for row in part]
-    told = [row["prompt"] + row["response"] for part in (world.sft, world.held_out, world.watched) for row in part]
+    told = [
+        row["prompt"] + row["response"] for part in (world.sft, world.held_out, world.watched) for row in part
+    ]
     assert len(set(judged + told)) == len(judged + told)
     for part in (world.reward, world.judge, world.test):
         assert sum(row["label"] for row in part) == len(part) / 2
