@@ -52,8 +52,8 @@ def train_reward(
 ) -> Checkpoint:  # fmt: skip
     """A regressor on pairs {"prompt", "chosen", "rejected"} by the loss of Bradley and Terry (1952).
 
-    -log sigmoid(score(chosen) - score(rejected)), as in Christiano et al. (2017). Its accuracy on the pairs of
-    `held_out` is in metrics["test"]. InputError for no pairs.
+    -log sigmoid(score(chosen) - score(rejected)), as in Christiano et al. (2017). Its accuracy on the pairs
+    of `held_out` is in metrics["test"]. InputError for no pairs.
     """
     config = config or RewardConfig()
     if not pairs or not held_out:
@@ -128,9 +128,7 @@ def open_reward(path: Path | str, device: str = "auto") -> Reward:
         values = np.asarray(score(prompts, answers), np.float64) if len(answers) else np.zeros(0)
         if not np.isfinite(values).all():
             first = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise InputError(
-                f"{path}: the reward of answer {first} is {values[first]}; train the reward again"
-            )
+            raise InputError(f"{path}: the reward of answer {first} is {values[first]}; train it again")
         return values
 
     return reward

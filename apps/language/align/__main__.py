@@ -1,4 +1,4 @@
-"""`python -m apps.language.align A.toml [B.toml] --jobs 8 --until-seconds 430`: several comparisons side by side.
+"""`python -m apps.language.align A.toml [B.toml] --jobs 8 --until-seconds 430`: comparisons side by side.
 
 `edgewise train A.toml` does one, a run at a time. A setting is changed by its name: `--tokens 1000`,
 `--dpo.beta 0.3`. Killed and called again, it goes on. See docs/language/align.md.

@@ -50,8 +50,8 @@ class AlignConfig:
     start, takes 2T from the base. `label` is shown in every table (quick settings say so there).
 
     `pairs`: people's own, or answers sampled from the start and ranked by the reward (`samples` for each of
-    `sampled_prompts` prompts, best against worst). `no_peft`: methods that are run once more with all weights,
-    at `full_rate` times their learning rate.
+    `sampled_prompts` prompts, best against worst). `no_peft`: methods that are run once more with all
+    weights, at `full_rate` times their learning rate.
     """
 
     name: str

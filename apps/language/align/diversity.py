@@ -16,7 +16,7 @@ def distinct(answers: Sequence[str], n: int) -> float:
 
 
 def repetition(answers: Sequence[str], n: int = 4) -> float:
-    """Mean share of an answer's n-grams that it has said before (Welleck et al., 2020); short ones count 0."""
+    """Mean share of an answer's n-grams that it has said before (Welleck et al., 2020); 0 of short ones."""
     shares = []
     for answer in answers:
         found = grams(answer.split(), n)

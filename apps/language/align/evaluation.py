@@ -1,4 +1,4 @@
-"""What a tuned model does on held-out prompts: its answers, how far it has moved, what it has forgotten (torch).
+"""How far a tuned model has moved on its own answers, and what it has forgotten (torch).
 
 Everything is computed in fp32: at this size a GPU waits for launches, not for arithmetic.
 """
@@ -99,8 +99,8 @@ def perplexity(model: Any, ids: Ids, window: int = 512, batch: int = 8) -> float
     total, device = 0.0, device_of(model)
     with torch.inference_mode():
         for part in rows.split(batch):
-            part = part.to(device)
-            for row, states in zip(part, _states(model, part), strict=True):
+            on = part.to(device)
+            for row, states in zip(on, _states(model, on), strict=True):
                 logits = model.get_output_embeddings()(states[:-1]).float()
                 total += float(F.cross_entropy(logits, row[1:], reduction="sum"))
     return math.exp(total / (len(rows) * (window - 1)))

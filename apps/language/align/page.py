@@ -1,5 +1,5 @@
-"""`python -m apps.language.align.page RESULTS`: the report, one self-contained HTML page in the look of the bench
-report. `--markdown` prints the tables for the docs instead. Made from result files, at any time."""
+"""`python -m apps.language.align.page RESULTS`: the report, one self-contained HTML page in the look of the
+bench report. `--markdown` prints the tables for the docs instead. Made from result files, at any time."""
 
 import argparse
 import sys
@@ -43,6 +43,20 @@ _FOOT = (
     "</main><footer>Made by <code>python -m apps.language.align.page</code>. This page is one file and loads "
     "nothing.</footer></body></html>\n"
 )
+METHOD = {
+    "Budget": "T tokens through the policy in training, padding not counted. The start is T of SFT from the "
+    "base, one for each seed; SFT, PPO and DPO go on from it for T; ORPO takes 2T from the base",
+    "Wins": "each held-out prompt is one duel of two sampled answers, order drawn; a tie counts half. The "
+    "judge was trained on other rows, by another seed, than the reward; TF-IDF is a judge of another kind",
+    "At equal length": "logistic regression of the duels on tanh(length difference / its standard "
+    "deviation), read at 0, as AlpacaEval 2 does",
+    "Intervals": "95%, bootstrap over seeds and prompts, both drawn anew; a few seeds say little of others",
+    "p": "paired permutation test on the judge's scores (signs of prompts flipped), Holm's correction",
+    "KL": "to the shared start, on the model's own answers, whole distributions, temperature 1",
+    "Time, memory": "of training alone; on a GPU what was allocated at most, on a CPU the whole process",
+    "Expansions": "PPO: Proximal Policy Optimization. DPO: Direct Preference Optimization. ORPO: Odds Ratio "
+    "Preference Optimization. SFT: supervised fine-tuning",
+}
 SAMPLES = 6  # prompts whose answers are shown side by side
 
 
@@ -62,34 +76,40 @@ def page(comparisons: Sequence[Found]) -> str:
 def _comparison(found: Found) -> str:
     rows, changed = rows_of(found), changed_rows(found)
     label = f'<span class="badge warn">{text(found.config["label"])}</span>' if found.config["label"] else ""
+    results = _table(tables.RESULT_HEADS, rows, tables.result_cells)
+    told = _table(tables.VERDICT_HEADS, verdicts(found), tables.verdict_cells)
+    costs = _table(tables.COST_HEADS, rows, tables.cost_cells)
     parts = [
         f"<h2>{text(found.name)}{label}</h2>",
         f'<p class="facts">{text(tables.facts(found))}</p>',
         _keys(found, rows),
-        _card("What each method brings", "95% intervals over seeds and prompts", _table(tables.RESULT_HEADS, rows, tables.result_cells)),
+        _card("What each method brings", "95% intervals over seeds and prompts", results),
         '<div class="split">',
         _card("Wins over SFT", "the judge's duels; dots: seeds", plots.win_rates(rows), "figure"),
-        _card("Reward against distance", "one point a run", plots.frontier(found), "figure"),
+        _card("Reward against distance", "one point a run; pale: one setting changed", plots.frontier(found), "figure"),
         "</div>",
-        _card("Verdicts", "only where the interval excludes 50%", _table(tables.VERDICT_HEADS, verdicts(found), tables.verdict_cells)),
-        _card("What each method costs", "means over the seeds", _table(tables.COST_HEADS, rows, tables.cost_cells)),
+        _card("Verdicts", "only where the interval excludes 50%", told),
+        _card("What each method costs", "means over the seeds", costs),
         '<div class="split">',
         _card("Reward while learning", "prompts that are watched", plots.curves(found), "figure"),
         _card("Memory", "", plots.memory(rows), "figure"),
         "</div>",
         _losses(found),
-    ]  # fmt: skip
-    if changed:
-        parts.append(_card("One setting changed", "one seed, intervals over prompts only",
-                           plots.changes(changed), "figure"))  # fmt: skip
-        parts.append(
-            _card("The same in figures", "", _table(tables.CHANGE_HEADS, changed, tables.change_cells))
-        )
-    parts += [
+        *_changed(changed),
         _card("What they say", "the first held-out prompts, first seed", _said(found)),
         _left_out(found),
     ]
     return "".join(parts)
+
+
+def _changed(rows: list[dict[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    figures = _table(tables.CHANGE_HEADS, rows, tables.change_cells)
+    return [
+        _card("One setting changed", "one seed, intervals over prompts", plots.changes(rows), "figure"),
+        _card("The same in figures", "", figures),
+    ]
 
 
 def _card(title: str, hint: str, body: str, tag: str = "section") -> str:
@@ -106,9 +126,8 @@ def _keys(found: Found, rows: list[dict[str, Any]]) -> str:
             word = "at least 60%, interval above 50%" if good[row["method"]] else "not 60% with certainty"
             shown = f"<b>{100 * won.rate.value:.1f}<small>%</small></b>"
             between = f"{100 * won.rate.low:.1f}–{100 * won.rate.high:.1f}"
-            cells.append(
-                f"<div><dt>{row['name']} wins over SFT</dt><dd>{shown}<span>{between}; {word}</span></dd></div>"
-            )
+            told = f"<dd>{shown}<span>{between}; {word}</span></dd>"
+            cells.append(f"<div><dt>{row['name']} wins over SFT</dt>{told}</div>")
     return f'<div class="card"><dl class="keys">{"".join(cells)}</dl></div>' if cells else ""
 
 
@@ -159,21 +178,7 @@ def _left_out(found: Found) -> str:
 
 
 def _method() -> str:
-    facts = {
-        "Budget": "T tokens through the policy in training, padding not counted. The start is T of SFT from the "
-        "base, one for each seed; SFT, PPO and DPO go on from it for T; ORPO takes 2T from the base",
-        "Wins": "each held-out prompt is one duel of two sampled answers, order drawn; a tie counts half. The judge "
-        "was trained on other rows, by another seed, than the reward; TF-IDF is a judge of another kind",
-        "At equal length": "logistic regression of the duels on tanh(length difference / its standard deviation), "
-        "read at 0, as AlpacaEval 2 does",
-        "Intervals": "95%, bootstrap over seeds and prompts, both drawn anew; a few seeds say little about others",
-        "p": "paired permutation test on the judge's scores (signs of prompts flipped), Holm's correction",
-        "KL": "to the shared start, on the model's own answers, whole distributions, temperature 1",
-        "Time, memory": "of training alone; on a GPU what was allocated at most, on a CPU the whole process",
-        "Expansions": "PPO: Proximal Policy Optimization. DPO: Direct Preference Optimization. ORPO: Odds Ratio "
-        "Preference Optimization. SFT: supervised fine-tuning",
-    }  # fmt: skip
-    items = "".join(f"<dt>{key}</dt><dd>{text(value)}</dd>" for key, value in facts.items())
+    items = "".join(f"<dt>{key}</dt><dd>{text(value)}</dd>" for key, value in METHOD.items())
     return f'<dl class="list">{items}</dl>'
 
 

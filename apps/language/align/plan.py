@@ -22,7 +22,11 @@ class Run:
 
 
 def plan(config: AlignConfig) -> list[Run]:
-    """All runs, in the order in which they would start if all could."""
+    """All runs, in the order in which they would start if all could.
+
+    `chosen` is a control: SFT of the start on the chosen answers alone, so that what the preference adds
+    can be told from what the choice of answers does.
+    """
     first = config.seeds[0]
     runs = [Run(name, name, 0) for name in ("reward", "judge", "linear")]  # type: ignore[arg-type]
     for seed in config.seeds:
@@ -33,6 +37,8 @@ def plan(config: AlignConfig) -> list[Run]:
         runs += [_model(config, method, seed, rank=2) for seed in config.seeds]
     runs.append(_model(config, "base", first, rank=2))
     runs += [_model(config, "start", seed, rank=3) for seed in config.seeds]
+    if config.pairs == "sampled":
+        runs += [_model(config, "chosen", seed, rank=3) for seed in config.seeds]
     runs += [_model(config, method, first, 3, {"peft": "none"}) for method in config.no_peft]
     for method in config.methods:
         runs += [_model(config, method, first, 4, change) for change in _changes(config, method)]
@@ -43,7 +49,7 @@ def _model(
     config: AlignConfig, method: str, seed: int, rank: int, change: Mapping[str, Any] | None = None
 ) -> Run:
     needed = ["reward", "judge", "linear", f"start-seed{seed}"]
-    if method in ("dpo", "orpo") and config.pairs == "sampled":
+    if method in ("dpo", "orpo", "chosen") and config.pairs == "sampled":
         needed.append(f"pairs-seed{seed}")
     told = "".join(f"-{key}-{value}" for key, value in (change or {}).items())
     name = "before" if method == "start" else method
@@ -63,7 +69,7 @@ def _changes(config: AlignConfig, method: str) -> list[dict[str, Any]]:
 
 def method_config(config: AlignConfig, run: Run) -> Any:
     """The trainer's config of a run: its own table, with the budget, the seed and what this run changes."""
-    own = getattr(config, run.method)
+    own = getattr(config, "sft" if run.method == "chosen" else run.method)
     change = dict(run.changed)
     if change.get("peft") == "none":
         change["learning_rate"] = own.learning_rate * config.full_rate

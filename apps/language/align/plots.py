@@ -9,12 +9,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from apps.analysis_plot import BLUE, GREEN, INK, LINE, ORANGE, PURPLE, SOFT, VARIABLES, WIDTH
+from apps.analysis_plot import BLUE, GREEN, INK, LINE, ORANGE, PURPLE, RED, SOFT, VARIABLES, WIDTH
 from apps.language.align.results import BEAT, NAMES, Found
 from apps.language.align.tables import change
 
-COLOURS = {"base": SOFT, "before": SOFT, "sft": PURPLE, "ppo": BLUE, "dpo": ORANGE, "orpo": GREEN}
-MARKS = {"base": "x", "before": "+", "sft": "v", "ppo": "o", "dpo": "s", "orpo": "D"}
+COLOURS = {
+    "base": SOFT,
+    "before": SOFT,
+    "sft": PURPLE,
+    "chosen": RED,
+    "ppo": BLUE,
+    "dpo": ORANGE,
+    "orpo": GREEN,
+}
+MARKS = {"base": "x", "before": "+", "sft": "v", "chosen": "^", "ppo": "o", "dpo": "s", "orpo": "D"}
 _STYLE: Any = {"font.size": 11, "font.family": "sans-serif", "text.color": INK, "axes.labelcolor": SOFT,
           "xtick.color": SOFT, "ytick.color": INK, "axes.edgecolor": LINE, "xtick.labelsize": 10}  # fmt: skip
 
@@ -54,7 +62,7 @@ def win_rates(rows: list[dict[str, Any]]) -> str:
         axes.set_yticks(range(len(shown)), [row["name"] for row in shown])
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(0, 100)
-        axes.set_xlabel("wins over SFT, % (below each: at equal length)")
+        axes.set_xlabel("wins over SFT, % (pale: at equal length)")
 
     return _svg(draw, 1.1 + 0.5 * len(shown), "x")
 
@@ -68,15 +76,15 @@ def frontier(found: Found) -> str:
     """Held-out reward against the KL to the start: what each run pays for what it gets."""
 
     def draw(axes: Axes) -> None:
-        for method in COLOURS:
+        for method, colour in COLOURS.items():
             name = "start" if method == "before" else method
             own = [r for r in found.runs.values() if r["kind"] == "model" and r["method"] == name]
             for i, run in enumerate(sorted(own, key=lambda r: bool(r["changed"]))):
                 axes.plot(run["kl"]["per_answer"], np.mean(run["scores"]["reward"]), MARKS[method],
-                          color=COLOURS[method], markersize=7, linestyle="none",
+                          color=colour, markersize=7, linestyle="none",
                           alpha=0.35 if run["changed"] else 1.0,
                           label=NAMES[method] if not i else None)  # fmt: skip
-        axes.set_xlabel("KL to the start, nats per answer (pale: one setting changed)")
+        axes.set_xlabel("KL to the start, nats per answer")
         axes.set_ylabel("held-out reward")
         axes.set_xscale("symlog", linthresh=1)
         _legend(axes)
@@ -88,7 +96,7 @@ def curves(found: Found) -> str:
     """Reward on watched prompts over the tokens of training, a line for each seed."""
 
     def draw(axes: Axes) -> None:
-        for method in ("sft", "ppo", "dpo", "orpo"):
+        for method in ("sft", "chosen", "ppo", "dpo", "orpo"):
             for i, run in enumerate(found.of(method)):
                 points = run["training"].get("watched")
                 if points:

@@ -47,8 +47,8 @@ def run_all(
     """Do the runs, lowest rank first, each after those that it needs; `finished` were done before.
 
     Workers are forked from a server that has imported everything and touched no device, so that a run costs
-    no imports. Nothing is started that could not end in time, going by the longest run of its kind so far; what
-    still runs at the end of the time is stopped, and goes on at the next call.
+    no imports. Nothing is started that could not end in time, going by the longest run of its kind so far;
+    what still runs at the end of the time is stopped, and goes on at the next call.
     """
     starter = Starter(context or _server(), target or work, jobs)
     pool, began = Pool(done=sorted(finished)), time.monotonic()
@@ -82,9 +82,29 @@ class Starter:
 
 
 def _server() -> Any:
+    """Workers forked from a server; where a forked process cannot use the GPU, each by itself."""
+    # Asking the driver itself whether there is a GPU would spoil all later forks.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    # Answers grow by a token a step: without it, freed blocks of every size would pile up.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_PRELOADED])
-    return context
+    process = context.Process(target=touch)
+    process.start()
+    process.join()
+    if process.exitcode == 0:
+        return context
+    print("the GPU is out of reach of forked processes: every run imports by itself", file=sys.stderr)
+    return multiprocessing.get_context("spawn")
+
+
+def touch() -> None:
+    """In a child: use the GPU, if there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.zeros(1, device="cuda")
 
 
 def _start(
@@ -111,9 +131,9 @@ def _cores() -> int:
 
 def work(place: Any, run: Run, log: Path, threads: int) -> None:
     """In the child: all that is said goes into the log; the exit status is 0 where the result is written."""
-    with log.open("ab", buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    sys.stdout = sys.stderr = log.open("a", encoding="utf-8", buffering=1)
+    os.dup2(sys.stdout.fileno(), 1)
+    os.dup2(sys.stdout.fileno(), 2)
     import torch
 
     from apps.language.align.steps import do

@@ -1,4 +1,4 @@
-"""What the runs of a comparison say together: figures with intervals, tests, verdicts. From result files alone."""
+"""What the runs of a comparison say together: figures with intervals, tests, verdicts."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,11 +14,12 @@ from trainers.files import read_json
 
 Result = dict[str, Any]
 # The order of a table's rows; "before" is the start that SFT, PPO and DPO share.
-ROWS = ("base", "before", "sft", "ppo", "dpo", "orpo")
+ROWS = ("base", "before", "sft", "chosen", "ppo", "dpo", "orpo")
 NAMES = {
     "base": "base",
     "before": "start (T of SFT)",
     "sft": "SFT",
+    "chosen": "SFT on chosen",
     "ppo": "PPO",
     "dpo": "DPO",
     "orpo": "ORPO",
@@ -48,7 +49,7 @@ class Found:
 
 
 def read_results(folder: Path) -> Found:
-    """The comparison whose results lie in `folder` (or in `folder`/results). InputError where there are none."""
+    """The comparison whose results lie in `folder`, or in `folder`/results. InputError for none."""
     folder = folder / "results" if (folder / "results").is_dir() else folder
     if not (folder / "config.json").is_file():
         raise InputError(
@@ -176,7 +177,7 @@ def verdicts(found: Found) -> list[dict[str, Any]]:
         rows.append(
             {"ours": ours, "theirs": theirs, "wins": won, "p": p, "verdict": verdict(won, ours, theirs)}
         )
-    corrected = holm({f"{row['ours']} {row['theirs']}": row["p"] for row in rows})
+    corrected = holm({f"{row['ours']} {row['theirs']}": float(str(row["p"])) for row in rows})
     return [{**row, "p_holm": corrected[f"{row['ours']} {row['theirs']}"]} for row in rows]
 
 

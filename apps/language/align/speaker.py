@@ -1,4 +1,4 @@
-"""A language model that answers prompts: a checkpoint, a base model, or a policy in the midst of its training."""
+"""A language model that answers prompts: a checkpoint, a base model, or a policy while it is trained."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -57,7 +57,7 @@ class Place:
 
 
 def job_of(config: AlignConfig, run: Run) -> str:
-    """Digest of all that a run's result follows from, so that a result of other settings is not taken for it."""
+    """Digest of all that a run's result follows from: a result of other settings is not taken for it."""
     told = asdict(config)
     for key in (
         "seeds",
@@ -100,7 +100,8 @@ def _machine() -> dict[str, Any]:
     import torch
 
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    return {"gpu": gpu, "cpu": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+    threads = torch.get_num_threads()
+    return {"gpu": gpu, "cpu": platform.machine(), "cores": os.cpu_count(), "threads": threads,
             "torch": torch.__version__}  # fmt: skip
 
 
@@ -216,6 +217,9 @@ def _trained(place: Place, run: Run) -> Path:
     watch = _watch(place, run) if not run.changed else None
     if run.method == "sft":
         sft(place.world().sft, start, out, how, watch=watch)
+    elif run.method == "chosen":
+        rows = [{"prompt": p["prompt"], "response": p["chosen"]} for p in _preferred(place, run.seed)]
+        sft(rows, start, out, how, watch=watch)
     elif run.method == "dpo":
         dpo(_preferred(place, run.seed), start, out, how, watch=watch)
     elif run.method == "orpo":
@@ -260,7 +264,8 @@ def _evaluated(place: Place, run: Run, path: Path) -> Result:
     texts = [answer.text for answer in answers]
     found = {
         "answers": {
-            "text": texts, "tokens": [len(one.ids) for one in answers], "ended": [one.ended for one in answers],
+            "text": texts, "tokens": [len(one.ids) for one in answers],
+            "ended": [one.ended for one in answers],
         },
         "scores": {
             name: _rounded(open_reward(place.checkpoint(name))(prompts, texts))

@@ -15,7 +15,7 @@ def share(value: Interval | None) -> str:
 
 
 def ranged(value: Interval) -> str:
-    return f"{value.value:.2f} ({value.low:.2f}–{value.high:.2f})"
+    return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
 
 
 def count(value: float | None) -> str:
@@ -45,7 +45,7 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
 
 
 RESULT_HEADS = ["Method", "Seeds", "Wins over SFT", "at equal length", "by words (TF-IDF)", "by the reward",
-                "Judge", "Reward", "KL, nats per answer", "per token"]  # fmt: skip
+                "Judge", "Reward", "KL, nats/answer", "nats/token"]  # fmt: skip
 COST_HEADS = ["Method", "Tokens", "Steps", "Time, s", "Peak memory, MB", "Trained", "Perplexity",
               "× base", "Length", "Ended", "distinct-2", "repeated 4-grams"]  # fmt: skip
 VERDICT_HEADS = ["Pair", "Wins", "at equal length", "Ties", "p", "p (Holm)", "Verdict"]
@@ -116,11 +116,14 @@ def facts(found: Found) -> str:
         if run:
             judged.append(f"{words} {run['pair_accuracy']:.1%}")
     pairs = next((run["pairs"] for run in found.runs.values() if run["kind"] == "reward"), 0)
-    machine = next((run["machine"] for run in found.runs.values() if run["kind"] == "model"), {})
+    machine: dict[str, Any] = next(
+        (run["machine"] for run in found.runs.values() if run["kind"] == "model"), {}
+    )
     device = machine.get("gpu") or f"CPU ({machine.get('threads', '?')} threads a run)"
+    seeds = ", ".join(map(str, config["seeds"]))
     held_out = found.world.get("rows", {}).get("held_out", "?")
     return (
         f"World: {config['world']}; T = {count(config['tokens'])} tokens, answers of at most "
-        f"{config['answer_tokens']}, {held_out} held-out prompts, seeds {', '.join(map(str, config['seeds']))}; "
-        f"{device}. Right on {pairs} held-out pairs: {', '.join(judged) or NONE}."
+        f"{config['answer_tokens']}, {held_out} held-out prompts, seeds {seeds}; {device}. "
+        f"Right on {pairs} held-out pairs: {', '.join(judged) or NONE}."
     )

@@ -9,6 +9,7 @@ held-out prompts that nothing is chosen by.
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def _only(row: Row, *keys: str) -> Row:
 
 def _cut(rows: list[Row], sizes: list[int]) -> list[list[Row]]:
     ends = np.cumsum([0, *sizes]).tolist()
-    return [rows[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [rows[a:b] for a, b in pairwise(ends)]
 
 
 def _cut_groups(groups: list[list[Row]], sizes: list[int]) -> list[list[Row]]:

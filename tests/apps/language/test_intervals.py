@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,4 +80,4 @@ def test_holm_never_lowers_a_p_keeps_the_order_and_stays_below_bonferroni(ps):
     for name, p in ps.items():
         assert p <= found[name] <= min(1.0, p * len(ps)) + 1e-12
     ordered = sorted(ps, key=lambda name: ps[name])
-    assert all(found[a] <= found[b] for a, b in zip(ordered, ordered[1:], strict=False))
+    assert all(found[a] <= found[b] for a, b in pairwise(ordered))
