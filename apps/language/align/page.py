@@ -86,7 +86,12 @@ def _comparison(found: Found) -> str:
         _card("What each method brings", "95% intervals over seeds and prompts", results),
         '<div class="split">',
         _card("Wins over SFT", "the judge's duels; dots: seeds", plots.win_rates(rows), "figure"),
-        _card("Reward against distance", "one point a run; pale: one setting changed", plots.frontier(found), "figure"),
+        _card(
+            "Reward against distance",
+            "one point a run; pale: one setting changed",
+            plots.frontier(found),
+            "figure",
+        ),
         "</div>",
         _card("Verdicts", "only where the interval excludes 50%", told),
         _card("What each method costs", "means over the seeds", costs),
