@@ -13,6 +13,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from apps.preferring import PairsConfig, RewardBase, check_preferring
 from compress.prune import PruneConfig, check_prune
 from compress.prune_detector import DetectorPruneConfig, check_slim
 from compress.qat import QatConfig, check_qat
@@ -30,9 +31,9 @@ from trainers.detector import check_config as check_detector
 from trainers.distil import DistilConfig, check_distil
 from trainers.finetune import TrainConfig, check_config
 from trainers.generator import CONTEXT
-from trainers.preferences.dpo import DpoConfig, check_dpo
-from trainers.preferences.orpo import OrpoConfig, check_orpo
-from trainers.preferences.ppo import PpoConfig, check_ppo
+from trainers.preferences.dpo import DpoConfig
+from trainers.preferences.orpo import OrpoConfig
+from trainers.preferences.ppo import PpoConfig
 from trainers.prepare import PrepareConfig, check_prepare
 from trainers.reader import TASK as READER
 from trainers.series import SeriesConfig
@@ -66,25 +67,6 @@ class InstructionsConfig:
     """What a text generator is tuned on, by hub id or path; see `trainers.instructions.load_instructions`."""
 
     name: str
-
-
-@dataclass(frozen=True)
-class PairsConfig:
-    """Pairs of answers, one preferred: a hub id, a file or a folder, and a pattern for folders in it."""
-
-    name: str
-    part: str | None = None
-
-
-@dataclass(frozen=True)
-class RewardBase:
-    """The encoder that becomes [ppo]'s reward model on the pairs, and how it learns from them."""
-
-    base: str = "sentence-transformers/all-MiniLM-L6-v2"
-    epochs: int = 1
-    learning_rate: float = 5e-5
-    max_tokens: int = 192
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -318,25 +300,7 @@ def _check_generator(recipe: Recipe) -> None:
     if recipe.base.max_tokens < 4:
         raise InputError(f"base.max_tokens = {recipe.base.max_tokens}: must be 4 or more")
     check_tuning(recipe.sft, "sft")
-    _check_preferring(recipe)
-
-
-def _check_preferring(recipe: Recipe) -> None:
-    preferring = {key: getattr(recipe, key) for key in ("orpo", "dpo", "ppo")}
-    there = {key: config for key, config in preferring.items() if config is not None}
-    if len(there) > 1:
-        raise InputError(f"{', '.join(there)}: take one of them in a recipe")
-    if bool(there) != (recipe.pairs is not None):
-        raise InputError("pairs: name them together with one of [orpo], [dpo] and [ppo]")
-    for key, config in {"sft": recipe.sft, **there}.items():
-        if config.max_tokens > recipe.base.max_tokens and (key != "sft" or recipe.instructions is not None):
-            context = f"base.max_tokens ({recipe.base.max_tokens}), the context"
-            raise InputError(f"{key}.max_tokens = {config.max_tokens}: must be at most {context}")
-        if key != "sft":
-            check_tuning(config, key)
-    checks: dict[str, Any] = {"orpo": check_orpo, "dpo": check_dpo, "ppo": check_ppo}
-    for key, config in there.items():
-        checks[key](config)
+    check_preferring(recipe)
 
 
 def _check_task(recipe: Recipe) -> None:

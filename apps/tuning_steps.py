@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.recipe import PairsConfig, Recipe
+from apps.preferring import PairsConfig
+from apps.recipe import Recipe
 from runtimes.errors import InputError
 
 if TYPE_CHECKING:

@@ -56,8 +56,9 @@ device = "cpu"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("talk")
     make_generator(made / "base")
-    rows = [{"instruction": f"the {who}", "output": f"{who} sees a tree"} for who in ("cat", "dog", "bird")]
-    pairs = [{"prompt": row["instruction"], "chosen": " sees", "rejected": f" {row['output']}"} for row in rows]
+    rows = [{"instruction": f"the {who}", "output": f"{who} sees it"} for who in ("cat", "dog", "bird")]
+    pairs = [{"prompt": row["instruction"], "chosen": " sees", "rejected": f" {row['output']}"}
+             for row in rows]  # fmt: skip
     text = [{"text": "the cat sees a tree and the big dog"}] * 40
     for name, content in (("rows", rows), ("pairs", pairs), ("text", text)):
         (made / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)))
@@ -65,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def test_a_recipe_is_trained_step_by_step_and_reused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_is_trained_step_by_step_and_reused(folder: Path, capsys) -> None:
     command = ["train", str(folder / "recipe.toml"), "--runs", str(folder / "runs")]
     assert run([*command, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -113,6 +114,7 @@ def test_pairs_without_a_method_are_refused(folder: Path) -> None:
     (folder / "lonely.toml").write_text(text[: text.index("[dpo]")])
     with pytest.raises(InputError, match="name them together with one of"):
         read_recipe(folder / "lonely.toml")
-    (folder / "other.toml").write_text(text.replace("text-generation", "text-classification").replace("96", "128"))
+    other = text.replace("text-generation", "text-classification").replace("96", "128")
+    (folder / "other.toml").write_text(other)
     with pytest.raises(InputError, match="instructions: for text generators; text-classification has"):
         read_recipe(folder / "other.toml")
