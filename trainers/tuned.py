@@ -61,7 +61,7 @@ def start_from(base: Path | str, out: Path, config: TuneConfig, section: str) ->
     ends = end_tokens(policy.model)
     if not ends:
         raise InputError(f"{base}: no token ends an answer; set eos_token_id in generation_config.json")
-    renderer = Renderer(source.path, ends[0])
+    renderer = Renderer(source.path, ends[0], policy.model.config.bos_token_id)
     return Start(source.path, policy, renderer, context, *parents(source))
 
 
