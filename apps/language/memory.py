@@ -61,6 +61,9 @@ def _in_a_child(told: argparse.Namespace, method: str, checkpointing: str) -> di
         lines = done.stderr.strip().splitlines() or ["no reason was told"]
         raise InputError(f"{METHODS[method]}: {lines[-1].removeprefix('error: ')}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"{found['method']}, gradient checkpointing {checkpointing}: {found['peak_mb']} MB", file=sys.stderr
+    )
     return found
 
 
