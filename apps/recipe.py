@@ -8,30 +8,32 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from apps.preferring import PairsConfig, RewardBase, check_preferring
 from compress.prune import PruneConfig, check_prune
 from compress.prune_detector import DetectorPruneConfig, check_slim
 from compress.qat import QatConfig, check_qat
 from compress.vocabulary import VocabularyConfig
 from device_bench.bench import BenchConfig, effective
-from export.gate import Budget, check_budget
-from export.variant import DEFAULT, KNOWN
+from export.gate import GENERATOR_BUDGET, Budget, check_budget
+from export.variant import DEFAULT, GENERATING, KNOWN, SHIPPED
 from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
+from runtimes.generation import TASK as GENERATION
 from runtimes.load import TASKS
 from trainers.adopt import ENCODER
 from trainers.detector import DetectorConfig
 from trainers.detector import check_config as check_detector
 from trainers.distil import DistilConfig, check_distil
 from trainers.finetune import TrainConfig, check_config
-from trainers.generator import TASK as GENERATOR
-from trainers.preferences.dpo import DpoConfig, check_dpo
-from trainers.preferences.orpo import OrpoConfig, check_orpo
-from trainers.preferences.ppo import PpoConfig, check_ppo
+from trainers.generator import CONTEXT
+from trainers.preferences.dpo import DpoConfig
+from trainers.preferences.orpo import OrpoConfig
+from trainers.preferences.ppo import PpoConfig
 from trainers.prepare import PrepareConfig, check_prepare
 from trainers.reader import TASK as READER
 from trainers.series import SeriesConfig
@@ -53,34 +55,18 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class BaseConfig:
-    """The base model: a hub id, or a folder that `from_pretrained` opens."""
+    """The base model: a hub id, or a folder that `from_pretrained` opens. `max_tokens`: the context of a text
+    generator, prompt and answer together."""
 
     name: str = "sentence-transformers/all-MiniLM-L6-v2"
+    max_tokens: int = CONTEXT
 
 
 @dataclass(frozen=True)
-class PairsConfig:
-    """Pairs of answers, one preferred: a hub id, a file or a folder, and a pattern for folders in it."""
+class InstructionsConfig:
+    """What a text generator is tuned on, by hub id or path; see `trainers.instructions.load_instructions`."""
 
     name: str
-    part: str | None = None
-
-
-@dataclass(frozen=True)
-class RewardBase:
-    """The encoder that becomes [ppo]'s reward model on the pairs, and how often it reads them."""
-
-    base: str = "sentence-transformers/all-MiniLM-L6-v2"
-    epochs: int = 1
-    learning_rate: float = 5e-5
-    max_tokens: int = 192
-    seed: int = 0
-
-    def config(self) -> Any:
-        from trainers.reward import RewardConfig
-
-        told = {"epochs": self.epochs, "learning_rate": self.learning_rate}
-        return RewardConfig(**told, max_tokens=self.max_tokens, seed=self.seed)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -99,8 +85,9 @@ class Recipe:
     `prepare` is for labelled texts, `questions` for readers. A detector has `series`, `detector` and perhaps
     `student`, the smaller one that learns from it, and `slim`, which takes neurons out, instead of these. A
     sentence encoder is not trained: of `train` max_tokens alone counts, and the texts of `data` are what the
-    gate compares on. A language model (text-generation) is tuned by `sft` on the instructions of `data`, and
-    then by one of `orpo`, `dpo` and `ppo` on `pairs`; `train` max_tokens is the context that it ships with.
+    gate compares on. Of a text generator `data` is running text, which rounding is fitted to and the gate
+    measures on; it is tuned where there are `instructions`, by `sft`, and where there are `pairs` by one of
+    `orpo`, `dpo` and `ppo` (whose `reward` learns from them).
     `seed`, where given, stands for the seeds of prepare, train, prune, distil, qat and bench; which articles
     are held out keeps its own.
     """
@@ -121,7 +108,8 @@ class Recipe:
     prune: PruneConfig | None = None
     distil: DistilConfig | None = None
     qat: QatConfig | None = None
-    sft: SftConfig | None = None
+    instructions: InstructionsConfig | None = None
+    sft: SftConfig = field(default_factory=SftConfig)
     pairs: PairsConfig | None = None
     orpo: OrpoConfig | None = None
     dpo: DpoConfig | None = None
@@ -146,6 +134,8 @@ def read_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
         _override(table, key, value)
     if table.get("task") == READER:
         _as_reader(table)
+    if table.get("task") == GENERATION:
+        _as_generator(table)
     recipe: Recipe = from_table(Recipe, table, str(path))
     _check(recipe, path)
     return recipe if recipe.seed is None else _seeded(recipe, recipe.seed)
@@ -159,6 +149,17 @@ def _as_reader(table: dict[str, Any]) -> None:
             table[section].setdefault("metric", "exact")
 
 
+def _as_generator(table: dict[str, Any]) -> None:
+    """What is made of generators and asked of them, where a section does not say it."""
+    table.setdefault("export", {})
+    if isinstance(table["export"], dict):
+        table["export"].setdefault("variants", list(SHIPPED))
+    budget = table.setdefault("budget", {})
+    if isinstance(budget, dict):
+        for key, value in asdict(GENERATOR_BUDGET).items():
+            budget.setdefault(key, value)
+
+
 def _seeded(recipe: Recipe, seed: int) -> Recipe:
     return replace(
         recipe,
@@ -170,9 +171,10 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
         detector=replace(recipe.detector, seed=seed),
         student=recipe.student and replace(recipe.student, seed=seed),
         slim=recipe.slim and replace(recipe.slim, seed=seed),
-        sft=recipe.sft and replace(recipe.sft, seed=seed),
+        sft=replace(recipe.sft, seed=seed),
         orpo=recipe.orpo and replace(recipe.orpo, seed=seed),
         dpo=recipe.dpo and replace(recipe.dpo, seed=seed),
+        reward=replace(recipe.reward, seed=seed),
         ppo=recipe.ppo and replace(recipe.ppo, seed=seed),
         bench=replace(recipe.bench, seed=seed),
     )
@@ -256,7 +258,7 @@ def _check(recipe: Recipe, path: Path) -> None:
     if list(lengths) != sorted(set(lengths)) or not lengths or lengths[0] < 1:
         raise InputError(f"{path}: export: lengths: must ascend from at least 1, not {list(lengths)}")
     key, last = _last_training(recipe)
-    if recipe.task not in (NUMBERS, GENERATOR) and lengths[-1] != last.max_tokens:
+    if recipe.task not in (NUMBERS, GENERATION) and lengths[-1] != last.max_tokens:
         raise InputError(
             f"{path}: export: lengths: the longest ({lengths[-1]}) must be {key}.max_tokens "
             f"({last.max_tokens}), or the device would read less than the checkpoint"
@@ -288,12 +290,30 @@ def _check_detector(recipe: Recipe) -> None:
             raise InputError(f"student.{key} = {mine}: must be the teacher's, {other}")
 
 
+def _check_generator(recipe: Recipe) -> None:
+    for key in ("vocabulary", "prune", "distil", "qat", "student", "slim"):
+        if getattr(recipe, key) is not None:
+            raise InputError(f"{key}: a text generator is tuned by [instructions] and [sft]; leave it out")
+    for name in recipe.export.variants:
+        if name not in GENERATING:
+            raise InputError(f"export.variants: {name!r} is not one of a text generator's: {GENERATING}")
+    if recipe.base.max_tokens < 4:
+        raise InputError(f"base.max_tokens = {recipe.base.max_tokens}: must be 4 or more")
+    check_tuning(recipe.sft, "sft")
+    check_preferring(recipe)
+
+
 def _check_task(recipe: Recipe) -> None:
     """What only one of the tasks has."""
-    _check_tuned(recipe)
     if recipe.task == NUMBERS:
         _check_detector(recipe)
         return
+    if recipe.task == GENERATION:
+        _check_generator(recipe)
+        return
+    for key in ("instructions", "pairs", "orpo", "dpo", "ppo"):
+        if getattr(recipe, key) is not None:
+            raise InputError(f"{key}: for text generators; {recipe.task} has [train]")
     if recipe.student is not None or recipe.slim is not None:
         raise InputError(f"student, slim: for detectors; {recipe.task} has [distil] and [prune]")
     if recipe.task in (ENCODER, READER) and any("mixed" in name for name in recipe.export.variants):
@@ -308,36 +328,6 @@ def _check_task(recipe: Recipe) -> None:
         config = getattr(recipe, key)
         if config is not None and (config.metric == "exact") != (recipe.task == READER):
             raise InputError(f"{key}.metric = {config.metric!r}: no figure of task {recipe.task}")
-
-
-def _check_tuned(recipe: Recipe) -> None:
-    """The sections of a language model, and that no other task has them."""
-    sections = {key: getattr(recipe, key) for key in ("sft", "orpo", "dpo", "ppo")}
-    there = {key: config for key, config in sections.items() if config is not None}
-    if recipe.task != GENERATOR:
-        if there or recipe.pairs is not None:
-            first = next(iter(there), "pairs")
-            raise InputError(f"{first}: for {GENERATOR}; {recipe.task} has [train]")
-        return
-    for key in ("vocabulary", "prune", "distil", "qat"):
-        if getattr(recipe, key) is not None:
-            raise InputError(f"{key}: a language model is tuned by [sft] and on [pairs]; leave it out")
-    preferring = [key for key in there if key != "sft"]
-    if len(preferring) > 1:
-        raise InputError(f"{', '.join(preferring)}: take one of them in a recipe")
-    if bool(preferring) != (recipe.pairs is not None):
-        raise InputError("pairs: name them together with one of [orpo], [dpo] and [ppo]")
-    for key, config in there.items():
-        check_tuning(config, key)
-        if config.max_tokens > recipe.train.max_tokens:
-            least = f"train.max_tokens ({recipe.train.max_tokens}), the context"
-            raise InputError(f"{key}.max_tokens = {config.max_tokens}: must be at most {least}")
-    if recipe.dpo is not None:
-        check_dpo(recipe.dpo)
-    if recipe.orpo is not None:
-        check_orpo(recipe.orpo)
-    if recipe.ppo is not None:
-        check_ppo(recipe.ppo)
 
 
 def _last_training(recipe: Recipe) -> tuple[str, TrainConfig]:

@@ -1,39 +1,23 @@
-"""What the steps of a language model's recipe do: instructions, the base, tuning, preferences."""
+"""What the steps of a language model's recipe do: tuning on instructions, then on preferences."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.recipe import PairsConfig, Recipe
+from apps.preferring import PairsConfig
+from apps.recipe import Recipe
 from runtimes.errors import InputError
 
 if TYPE_CHECKING:
     from apps.steps import Step
 
 
-def make_instructions(recipe: Recipe, out: Path) -> None:
-    """The rows of [data] that hold a prompt and an answer."""
-    from trainers.conversations import save_conversations
+def make_tuned(recipe: Recipe, data: "Step", teacher: "Step", start: "Step", out: Path) -> None:
     from trainers.instructions import load_instructions
-
-    save_conversations(load_instructions(recipe.data.name), out)
-
-
-def make_generator(recipe: Recipe, out: Path) -> None:
-    """The base as a checkpoint, with a context of [train] max_tokens."""
-    from trainers.generator import adopt_generator
-    from trainers.sources import find
-
-    source = find(recipe.base.name, "model")
-    origin = {"name": recipe.base.name, "place": source.place, "digest": source.digest}
-    adopt_generator(source.path, out, recipe.train.max_tokens, origin)
-
-
-def make_sft(recipe: Recipe, data: "Step", teacher: "Step", start: "Step", out: Path) -> None:
-    from trainers.conversations import open_conversations
     from trainers.sft import sft
 
-    rows = open_conversations(data.path)
-    sft(_train_rows(rows), start.path, out, recipe.sft, rows.source)
+    assert recipe.instructions is not None
+    found = load_instructions(recipe.instructions.name)
+    sft(_train_rows(found), start.path, out, recipe.sft, found.source)
 
 
 def make_dpo(recipe: Recipe, data: "Step", teacher: "Step", start: "Step", out: Path) -> None:
@@ -52,12 +36,15 @@ def make_orpo(recipe: Recipe, data: "Step", teacher: "Step", start: "Step", out:
 
 def make_reward(recipe: Recipe, out: Path) -> None:
     """A reward model of the pairs, measured on a tenth of them that it did not see."""
-    from trainers.reward import train_reward
+    from trainers.reward import RewardConfig, train_reward
 
-    assert recipe.reward is not None
+    told = recipe.reward
     rows = _train_rows(_pairs(recipe.pairs))
     held_out = max(1, len(rows) // 10)
-    train_reward(rows[held_out:], rows[:held_out], recipe.reward.base, out, recipe.reward.config())
+    config = RewardConfig(
+        told.epochs, learning_rate=told.learning_rate, max_tokens=told.max_tokens, seed=told.seed
+    )
+    train_reward(rows[held_out:], rows[:held_out], told.base, out, config)
 
 
 def make_ppo(recipe: Recipe, reward: "Step", start: "Step", out: Path) -> None:

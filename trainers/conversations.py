@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runtimes.errors import InputError
-from runtimes.files import writing
-from trainers.files import digest_of, read_json, write_json
+from trainers.files import digest_of
 from trainers.readers import MAX_ROWS, MAX_TEXT_CHARS, SUFFIXES, read_rows
 from trainers.sources import Source, find
 
@@ -25,7 +24,6 @@ Row = dict[str, Any]
 # A row of a file → a row here, or the reason, one word or two, for which it is left out and counted.
 Parse = Callable[[str, dict[str, Any]], Row | str]
 
-_KIND = "conversations"
 ROLES = ("system", "user", "assistant")
 _SPLIT = re.compile(r"(train|test|validation|valid|dev|eval)(?![a-z])")
 _ALIASES = {"valid": "validation", "dev": "validation", "eval": "validation"}
@@ -183,30 +181,3 @@ def numbered(rows: list[Any], what: str) -> Iterator[tuple[str, dict[str, Any]]]
         if not isinstance(row, dict):
             raise InputError(f"{what} row {number}: {_kind(row)}, not a row of named texts")
         yield f"{what} row {number}", row
-
-
-# save and open
-
-
-def save_conversations(rows: Conversations, folder: Path) -> Path:
-    """Write <split>.jsonl and data.json, the folder whole or not at all."""
-    with writing(folder) as new:
-        for split, content in rows.splits.items():
-            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
-            (new / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-        about = {"name": rows.name, "kind": _KIND, "source": rows.source, "dropped": rows.dropped}
-        write_json(new / "data.json", {**about, "splits": {k: len(v) for k, v in rows.splits.items()}})
-    return folder
-
-
-def is_conversations(folder: Path) -> bool:
-    file = folder / "data.json"
-    about = read_json(file) if file.is_file() else None
-    return isinstance(about, dict) and about.get("kind") == _KIND
-
-
-def open_conversations(folder: Path) -> Conversations:
-    """What `save_conversations` wrote."""
-    about = read_json(folder / "data.json")
-    splits = {split: [row for _, row in read_rows(folder / f"{split}.jsonl")] for split in about["splits"]}
-    return Conversations(about["name"], splits, about["source"], about["dropped"])

@@ -92,17 +92,11 @@ class Policy:
     # figures
 
     def reset_peak(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-            return
-        with suppress(OSError):  # Linux: from now on
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        reset_peak(self.device)
 
     def peak_bytes(self) -> int:
-        """CUDA: the most that was allocated since; CPU: the most that the process held (Linux; else 0)."""
-        if self.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self.device))
-        return _status("VmHWM:")
+        """The most since then."""
+        return peak_bytes(self.device)
 
     def wait(self) -> None:
         if self.device.type == "cuda":
@@ -219,6 +213,20 @@ def _frozen(folder: Path, policy: Policy) -> Any:
     model = open_generator(folder)
     model.config._attn_implementation = _ATTENTION
     return model.to(policy.device, torch.bfloat16 if policy.precision == "bf16" else torch.float32)
+
+
+def reset_peak(device: torch.device) -> None:
+    """What `peak_bytes` tells, it tells from now on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):  # on Linux
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """CUDA: the most that was allocated; CPU: the most that this process held (Linux; else 0)."""
+    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else _status("VmHWM:")
 
 
 def held_bytes(device: torch.device) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable, writing
-from trainers.adapter import FOLDER, merged, save_adapter
+from trainers.adapter import FOLDER, check_adapter, merged, save_adapter
 from trainers.checkpoint import MANIFEST, Checkpoint, open_checkpoint, seal
 from trainers.conversations import rows_digest
 from trainers.finetune import parents, work_folder
@@ -61,7 +61,7 @@ def start_from(base: Path | str, out: Path, config: TuneConfig, section: str) ->
     ends = end_tokens(policy.model)
     if not ends:
         raise InputError(f"{base}: no token ends an answer; set eos_token_id in generation_config.json")
-    renderer = Renderer(source.path, ends[0])
+    renderer = Renderer(source.path, ends[0], policy.model.config.bos_token_id)
     return Start(source.path, policy, renderer, context, *parents(source))
 
 
@@ -86,10 +86,24 @@ def write_tuned(
     with writing(out) as new:
         model = start.policy.model
         if start.policy.peft is not None:
-            save_adapter(start.policy, start.folder, new / FOLDER)
+            save_adapter(start.policy, start.folder, new / FOLDER, start.context)
             model = merged(start.folder, new / FOLDER)
         model.config.use_cache = True
         save_generator(model, start.folder, new, start.context)
         seal(new, meta)
     shutil.rmtree(work_folder(out), ignore_errors=True)
+    return open_checkpoint(out)
+
+
+def apply_adapter(base: Path | str, adapter: Path, out: Path) -> Checkpoint:
+    """The checkpoint `out` of `base` with an adapter added into its weights. InputError for another base."""
+    source = find(str(base), "model")
+    about = check_adapter(adapter, source.path)
+    parent, lineage = parents(source)
+    told = {"kind": about["kind"], "adapter": about["digest"]}
+    step = {"step": "adapter", "config": told, "parent": parent}
+    with writing(out) as new:
+        save_generator(merged(source.path, adapter), source.path, new, about["max_tokens"])
+        data = {"name": "unknown: the adapter's"}
+        seal(new, generator_meta(about["max_tokens"], data, {}, 0, [*lineage, step]))
     return open_checkpoint(out)

@@ -16,11 +16,12 @@ RECIPE = """
 name = "tiny-talk"
 task = "text-generation"
 [data]
-name = "{folder}/rows.jsonl"
+name = "{folder}/text.jsonl"
 [base]
 name = "{folder}/base"
-[train]
 max_tokens = 96
+[instructions]
+name = "{folder}/rows.jsonl"
 [sft]
 tokens = 500
 max_tokens = 64
@@ -55,26 +56,28 @@ device = "cpu"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("talk")
     make_generator(made / "base")
-    rows = [{"instruction": f"the {who}", "output": f"{who} sees a tree"} for who in ("cat", "dog", "bird")]
-    pairs = [{"prompt": row["instruction"], "chosen": " sees", "rejected": f" {row['output']}"} for row in rows]
-    for name, content in (("rows", rows), ("pairs", pairs)):
+    rows = [{"instruction": f"the {who}", "output": f"{who} sees it"} for who in ("cat", "dog", "bird")]
+    pairs = [{"prompt": row["instruction"], "chosen": " sees", "rejected": f" {row['output']}"}
+             for row in rows]  # fmt: skip
+    text = [{"text": "the cat sees a tree and the big dog"}] * 40
+    for name, content in (("rows", rows), ("pairs", pairs), ("text", text)):
         (made / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)))
     (made / "recipe.toml").write_text(RECIPE.format(folder=made))
     return made
 
 
-def test_a_recipe_is_trained_step_by_step_and_reused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_is_trained_step_by_step_and_reused(folder: Path, capsys) -> None:
     command = ["train", str(folder / "recipe.toml"), "--runs", str(folder / "runs")]
     assert run([*command, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     made = open_checkpoint(told["dpo"])
     assert [step["step"] for step in made.meta["lineage"]] == ["adopted", "sft", "dpo"]
     assert made.limits["max_tokens"] == 96  # the context, not the length that was trained on
-    assert made.meta["lineage"][2]["parent"] == open_checkpoint(told["sft"]).digest
+    assert made.meta["lineage"][2]["parent"] == open_checkpoint(told["tuned"]).digest
     open_generator(made.path)
     assert run([*command, "--dpo.beta", "0.3"]) == 0
     out = capsys.readouterr()
-    assert "sft: reused" in out.err and "dpo: done" in out.err
+    assert "tuned: reused" in out.err and "dpo: done" in out.err
     assert out.out.splitlines()[-1].startswith("dpo")
 
 
@@ -92,11 +95,11 @@ def test_ppo_learns_from_a_reward_of_the_pairs(folder: Path, tiny_base: Path, ca
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("sft.max_tokens", "128", "sft.max_tokens = 128: must be at most train.max_tokens"),
+        ("sft.max_tokens", "128", "sft.max_tokens = 128: must be at most base.max_tokens"),
         ("dpo.beta", "-1", "dpo.beta = -1"),
         ("orpo.beta", "0.1", "orpo, dpo: take one of them"),
         ("sft.peft", "prefix", "must be one of lora, dora, ia3, none"),
-        ("qat.epochs", "1", "a language model is tuned by"),
+        ("qat.epochs", "1", "a text generator is tuned by"),
         ("sft.tokens", "0", "sft.tokens = 0"),
     ],
 )
@@ -111,6 +114,7 @@ def test_pairs_without_a_method_are_refused(folder: Path) -> None:
     (folder / "lonely.toml").write_text(text[: text.index("[dpo]")])
     with pytest.raises(InputError, match="name them together with one of"):
         read_recipe(folder / "lonely.toml")
-    (folder / "other.toml").write_text(text.replace("text-generation", "text-classification").replace("96", "128"))
-    with pytest.raises(InputError, match="sft: for text-generation; text-classification has"):
+    other = text.replace("text-generation", "text-classification").replace("96", "128")
+    (folder / "other.toml").write_text(other)
+    with pytest.raises(InputError, match="instructions: for text generators; text-classification has"):
         read_recipe(folder / "other.toml")
