@@ -36,11 +36,13 @@ from apps.steps import (
     make_small_detector,
     make_student,
     make_teacher,
+    make_tuned,
     make_vocabulary,
 )
 from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable
+from runtimes.generation import TASK as GENERATION
 from trainers.reader import TASK as READER
 
 os.environ.setdefault("USE_TF", "0")
@@ -48,6 +50,7 @@ os.environ.setdefault("USE_TF", "0")
 _TRAINING = ("teacher", "pruned", "student", "qat")
 # What is made out of the teacher, in order: the recipe's section, the step's name, what makes it.
 _CHAIN = (
+    ("instructions", "tuned", make_tuned),
     ("vocabulary", "vocabulary", make_vocabulary),
     ("prune", "pruned", make_pruned),
     ("distil", "student", make_student),
@@ -123,6 +126,8 @@ def _plan_training(recipe: Recipe, data: Step, add: Callable[..., Step]) -> tupl
     made: dict[str, Any] = {"train": asdict(recipe.detector)}
     if recipe.task != NUMBERS:
         made = {"base": _identity(recipe.base.name, "model"), "train": asdict(recipe.train)}
+    if recipe.task == GENERATION:
+        made["train"] = recipe.base.max_tokens
     last = teacher = add("teacher", lambda out: make_teacher(recipe, data, out), data=data.path.name, **made)
     for section, name, make in _CHAIN:
         config, start = getattr(recipe, section), last
@@ -135,6 +140,9 @@ def _plan_training(recipe: Recipe, data: Step, add: Callable[..., Step]) -> tupl
         parents: dict[str, Any] = {"parents": [teacher.path.name, start.path.name]}
         if section == "vocabulary":
             parents = {"parent": teacher.path.name}
+        if section == "instructions":
+            rows = _identity(recipe.instructions.name, "data")  # type: ignore[union-attr]
+            parents |= {"rows": rows, "sft": asdict(recipe.sft)}
         last = add(name, step, **parents, **{section: asdict(config)})
     return teacher, last
 
@@ -231,11 +239,12 @@ def _plan_exports(
     recipe: Recipe, data: Step, checkpoint: Step, add: Callable[..., Step]
 ) -> tuple[Steps, Steps]:
     """One step a variant; and besides them one for each graph that a variant is quantized from."""
-    from export.variant import CALIBRATED, KNOWN
+    from export.variant import CALIBRATED, FITTED, KNOWN
     from export.variants import export_variant
 
     wanted = list(recipe.export.variants)
     needed = {KNOWN[name][2] for name in wanted} - {None}
+    learning = FITTED if recipe.task == GENERATION else CALIBRATED
     made: Steps = {}
     for name in KNOWN:
         if name not in wanted and name not in needed:
@@ -243,13 +252,13 @@ def _plan_exports(
         parent = made.get(KNOWN[name][2] or "")
 
         def make(out: Path, name: str = name, parent: Step | None = parent) -> None:
-            rows = calibration(data, checkpoint) if name in CALIBRATED else None
+            rows = calibration(data, checkpoint) if name in learning else None
             before = parent.path if parent else None
             export_variant(name, checkpoint.path, before, recipe.export.lengths, out, rows)
 
         lengths = list(recipe.export.lengths) if name.startswith(("tflite", "executorch")) else None
         source = parent.path.name if parent else checkpoint.path.name
-        key = {"rows": data.path.name} if name in CALIBRATED else {}
+        key = {"rows": data.path.name} if name in learning else {}
         made[name] = add(name, make, parent=source, lengths=lengths, **key)
     graphs = {name: step for name, step in made.items() if name not in wanted}
     return {name: made[name] for name in wanted}, graphs
@@ -260,6 +269,8 @@ def explore_data(recipe: Recipe, runs: Path) -> Path:
     from trainers.data import open_data
     from trainers.explore import explore
 
+    if recipe.task == GENERATION:
+        raise InputError("running text is not explored here; look at the answers: edgewise run BUNDLE --chat")
     if recipe.task == NUMBERS:
         raise InputError("series are not explored here; `python -m apps.monitor.explore` makes their page")
     paths = build(recipe, runs, until="data")
@@ -276,6 +287,10 @@ def refresh_checkpoint(recipe: Recipe, start: Path, new: str, out: Path, runs: P
     require_replaceable(out)
     if recipe.task == NUMBERS:
         raise InputError("--from: a detector is fitted to new data by the monitor, or trained anew")
+    if recipe.task == GENERATION:
+        raise InputError(
+            "--from: a text generator goes on as the [base] of a recipe; name the checkpoint there"
+        )
     old = open_data(build(recipe, runs, until="data")["data"])
     rows = prepare(load_data(new, text=recipe.data.text, label=recipe.data.label), recipe.prepare)
     return refresh(open_checkpoint(start), old, rows, out, recipe.train).meta["metrics"]

@@ -214,8 +214,13 @@ def _sample(bundle: Bundle, data: str | None) -> tuple[list[Any], list[Any] | No
     from apps.rows import test_rows
     from trainers.examples import examples
     from trainers.series_data import SeriesData, windows_of
+    from trainers.texts import Texts
 
     found = test_rows(data, bundle.task, bundle.labels)
     if isinstance(found, SeriesData):
         return windows_of(found, bundle.limits["window"], bundle.limits["patch"], rest=True), None
+    if isinstance(found, Texts):
+        from export.gate_generator import PROMPTS, prompts_of
+
+        return prompts_of(found.splits["test"], PROMPTS), None
     return examples(found.splits["test"])

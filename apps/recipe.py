@@ -8,7 +8,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -18,20 +18,24 @@ from compress.prune_detector import DetectorPruneConfig, check_slim
 from compress.qat import QatConfig, check_qat
 from compress.vocabulary import VocabularyConfig
 from device_bench.bench import BenchConfig, effective
-from export.gate import Budget, check_budget
-from export.variant import DEFAULT, KNOWN
+from export.gate import GENERATOR_BUDGET, Budget, check_budget
+from export.variant import DEFAULT, GENERATING, KNOWN, SHIPPED
 from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
+from runtimes.generation import TASK as GENERATION
 from runtimes.load import TASKS
 from trainers.adopt import ENCODER
 from trainers.detector import DetectorConfig
 from trainers.detector import check_config as check_detector
 from trainers.distil import DistilConfig, check_distil
 from trainers.finetune import TrainConfig, check_config
+from trainers.generator import CONTEXT
 from trainers.prepare import PrepareConfig, check_prepare
 from trainers.reader import TASK as READER
 from trainers.series import SeriesConfig
+from trainers.sft import SftConfig
 from trainers.squad import QuestionsConfig, check_questions
+from trainers.tuning import check_tuning
 
 MAX_BYTES = 1 << 20
 
@@ -47,9 +51,18 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class BaseConfig:
-    """The base model: a hub id, or a folder that `from_pretrained` opens."""
+    """The base model: a hub id, or a folder that `from_pretrained` opens. `max_tokens`: the context of a text
+    generator, prompt and answer together."""
 
     name: str = "sentence-transformers/all-MiniLM-L6-v2"
+    max_tokens: int = CONTEXT
+
+
+@dataclass(frozen=True)
+class InstructionsConfig:
+    """What a text generator is tuned on, by hub id or path; see `trainers.instructions.load_instructions`."""
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,8 @@ class Recipe:
     `prepare` is for labelled texts, `questions` for readers. A detector has `series`, `detector` and perhaps
     `student`, the smaller one that learns from it, and `slim`, which takes neurons out, instead of these. A
     sentence encoder is not trained: of `train` max_tokens alone counts, and the texts of `data` are what the
-    gate compares on.
+    gate compares on. Of a text generator `data` is running text, which rounding is fitted to and the gate
+    measures on; it is tuned where there are `instructions`, by `sft`.
     `seed`, where given, stands for the seeds of prepare, train, prune, distil, qat and bench; which articles
     are held out keeps its own.
     """
@@ -89,6 +103,8 @@ class Recipe:
     prune: PruneConfig | None = None
     distil: DistilConfig | None = None
     qat: QatConfig | None = None
+    instructions: InstructionsConfig | None = None
+    sft: SftConfig = field(default_factory=SftConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     budget: Budget = field(default_factory=Budget)
     bench: BenchConfig = field(default_factory=BenchConfig)
@@ -108,6 +124,8 @@ def read_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
         _override(table, key, value)
     if table.get("task") == READER:
         _as_reader(table)
+    if table.get("task") == GENERATION:
+        _as_generator(table)
     recipe: Recipe = from_table(Recipe, table, str(path))
     _check(recipe, path)
     return recipe if recipe.seed is None else _seeded(recipe, recipe.seed)
@@ -121,6 +139,17 @@ def _as_reader(table: dict[str, Any]) -> None:
             table[section].setdefault("metric", "exact")
 
 
+def _as_generator(table: dict[str, Any]) -> None:
+    """What is made of generators and asked of them, where a section does not say it."""
+    table.setdefault("export", {})
+    if isinstance(table["export"], dict):
+        table["export"].setdefault("variants", list(SHIPPED))
+    budget = table.setdefault("budget", {})
+    if isinstance(budget, dict):
+        for key, value in asdict(GENERATOR_BUDGET).items():
+            budget.setdefault(key, value)
+
+
 def _seeded(recipe: Recipe, seed: int) -> Recipe:
     return replace(
         recipe,
@@ -132,6 +161,7 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
         detector=replace(recipe.detector, seed=seed),
         student=recipe.student and replace(recipe.student, seed=seed),
         slim=recipe.slim and replace(recipe.slim, seed=seed),
+        sft=replace(recipe.sft, seed=seed),
         bench=replace(recipe.bench, seed=seed),
     )
 
@@ -214,7 +244,7 @@ def _check(recipe: Recipe, path: Path) -> None:
     if list(lengths) != sorted(set(lengths)) or not lengths or lengths[0] < 1:
         raise InputError(f"{path}: export: lengths: must ascend from at least 1, not {list(lengths)}")
     key, last = _last_training(recipe)
-    if recipe.task != NUMBERS and lengths[-1] != last.max_tokens:
+    if recipe.task not in (NUMBERS, GENERATION) and lengths[-1] != last.max_tokens:
         raise InputError(
             f"{path}: export: lengths: the longest ({lengths[-1]}) must be {key}.max_tokens "
             f"({last.max_tokens}), or the device would read less than the checkpoint"
@@ -246,11 +276,28 @@ def _check_detector(recipe: Recipe) -> None:
             raise InputError(f"student.{key} = {mine}: must be the teacher's, {other}")
 
 
+def _check_generator(recipe: Recipe) -> None:
+    for key in ("vocabulary", "prune", "distil", "qat", "student", "slim"):
+        if getattr(recipe, key) is not None:
+            raise InputError(f"{key}: a text generator is tuned by [instructions] and [sft]; leave it out")
+    for name in recipe.export.variants:
+        if name not in GENERATING:
+            raise InputError(f"export.variants: {name!r} is not one of a text generator's: {GENERATING}")
+    if recipe.base.max_tokens < 4:
+        raise InputError(f"base.max_tokens = {recipe.base.max_tokens}: must be 4 or more")
+    check_tuning(recipe.sft, "sft")
+
+
 def _check_task(recipe: Recipe) -> None:
     """What only one of the tasks has."""
     if recipe.task == NUMBERS:
         _check_detector(recipe)
         return
+    if recipe.task == GENERATION:
+        _check_generator(recipe)
+        return
+    if recipe.instructions is not None:
+        raise InputError(f"instructions: for text generators; {recipe.task} has [train]")
     if recipe.student is not None or recipe.slim is not None:
         raise InputError(f"student, slim: for detectors; {recipe.task} has [distil] and [prune]")
     if recipe.task in (ENCODER, READER) and any("mixed" in name for name in recipe.export.variants):
@@ -280,7 +327,7 @@ def _check_values(recipe: Recipe) -> None:
     """What each step would refuse, said before the first one starts."""
     parts = (
         recipe.prepare, recipe.train, recipe.bench, recipe.prune, recipe.distil, recipe.qat, recipe.detector,
-        recipe.student, recipe.slim,
+        recipe.student, recipe.slim, recipe.sft,
     )  # fmt: skip
     for seed in (recipe.seed or 0, *(part.seed for part in parts if part is not None)):
         if not 0 <= seed < 1 << 32:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
+from runtimes.generation import TASK as GENERATION
 from runtimes.text import clean
 from trainers.checkpoint import Checkpoint
 from trainers.data import Dataset, Split, load_data, open_data
@@ -20,6 +21,9 @@ from trainers.squad import (
     open_questions,
     prepare_questions,
 )
+from trainers.texts import Texts, running_texts
+
+Rows = Dataset | QuestionSet | SeriesData | Texts
 
 
 def questions_from(data: str) -> QuestionSet:
@@ -60,14 +64,16 @@ def series_from(data: str) -> SeriesData:
     return prepare_series(data, SeriesConfig())
 
 
-def test_rows(data: str, task: str, labels: list[str]) -> Dataset | QuestionSet | SeriesData:
+def test_rows(data: str, task: str, labels: list[str]) -> Rows:
     """Rows to measure on: the test split where there is one, else all of them; labels in the model's order.
-    Of a detector series, whose training parts set the scale of the rest.
+    Of a detector series, whose training parts set the scale of the rest; of a generator running text.
 
     Raises InputError for a label that the model does not know, or rows of another task.
     """
     if task == NUMBERS:
         return series_from(data)
+    if task == GENERATION:
+        return running_texts(data)
     if task == READER:
         return _test_questions(data)
     prepared = (Path(data) / "data.json").is_file()

@@ -10,6 +10,7 @@ from typing import Any
 from apps.recipe import Recipe
 from runtimes.bundle import NUMBERS
 from runtimes.files import writing
+from runtimes.generation import TASK as GENERATION
 from trainers.adopt import ENCODER
 from trainers.reader import TASK as READER
 
@@ -32,11 +33,14 @@ Steps = dict[str, Step]
 
 
 def data_of(data: Step) -> Any:
-    """The prepared data: labelled texts, questions, or series."""
+    """The prepared data: labelled texts, questions, series, or running text."""
     from trainers.data import open_data
     from trainers.series_data import is_series, open_series
     from trainers.squad import is_questions, open_questions
+    from trainers.texts import is_texts, open_texts
 
+    if is_texts(data.path):
+        return open_texts(data.path)
     if is_series(data.path):
         return open_series(data.path)
     return open_questions(data.path) if is_questions(data.path) else open_data(data.path)
@@ -47,7 +51,11 @@ def make_data(recipe: Recipe, out: Path) -> None:
     from trainers.prepare import prepare
     from trainers.series_data import prepare_series, save_series
     from trainers.squad import prepare_questions, save_questions
+    from trainers.texts import running_texts, save_texts
 
+    if recipe.task == GENERATION:
+        save_texts(running_texts(recipe.data.name, recipe.data.text), out)
+        return
     if recipe.task == NUMBERS:
         save_series(prepare_series(recipe.data.name, recipe.series), out)
         return
@@ -66,7 +74,7 @@ def make_baselines(recipe: Recipe, data: Step, out: Path) -> None:
 
     dataset = data_of(data)
     found: list[dict[str, Any]]
-    if recipe.task == ENCODER:
+    if recipe.task in (ENCODER, GENERATION):
         found = []
     elif recipe.task == NUMBERS:
         from export.judge import judge_baselines
@@ -92,12 +100,26 @@ def make_teacher(recipe: Recipe, data: Step, out: Path) -> None:
         return
     source = find(recipe.base.name, "model")
     base = source.path
+    origin = {"name": recipe.base.name, "place": source.place, "digest": source.digest}
+    if recipe.task == GENERATION:
+        from trainers.generator import adopt_generator
+
+        adopt_generator(base, out, recipe.base.max_tokens, origin)
+        return
     if recipe.task == ENCODER:
-        origin = {"name": recipe.base.name, "place": source.place, "digest": source.digest}
         adopt_encoder(base, out, recipe.train.max_tokens, origin)
         return
     train: Any = train_reader if recipe.task == READER else finetune
     train(data_of(data), base, out, recipe.train)
+
+
+def make_tuned(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
+    from trainers.instructions import load_instructions
+    from trainers.sft import sft
+
+    assert recipe.instructions is not None
+    found = load_instructions(recipe.instructions.name)
+    sft(found.splits["train"], start.path, out, recipe.sft, found.source)
 
 
 def make_vocabulary(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
@@ -161,8 +183,12 @@ def calibration(data: Step, checkpoint: Step) -> Any:
     from trainers.finetune import relabel
     from trainers.series_data import SeriesData, windows_of
     from trainers.squad import QuestionSet
+    from trainers.texts import Texts
 
     dataset, opened = data_of(data), open_checkpoint(checkpoint.path)
+    if isinstance(dataset, Texts):
+        texts = dataset.splits["train"]
+        return Calibration(texts, [0] * len(texts))
     if isinstance(dataset, SeriesData):
         windows = windows_of(dataset, opened.limits["window"], opened.limits["patch"])
         return Calibration(windows, [0] * len(windows))
@@ -209,11 +235,16 @@ def _bench_inputs(data: Step, teacher: Step) -> list[Any]:
     from trainers.checkpoint import open_checkpoint
     from trainers.examples import examples
     from trainers.series_data import SeriesData, windows_of
+    from trainers.texts import Texts
 
     dataset = data_of(data)
     if isinstance(dataset, SeriesData):
         limits = open_checkpoint(teacher.path).limits
         return windows_of(dataset, limits["window"], limits["patch"], rest=True)
+    if isinstance(dataset, Texts):
+        from export.gate_generator import PROMPTS, prompts_of
+
+        return prompts_of(dataset.splits["test"], PROMPTS)
     return examples(dataset.splits["test"])[0]
 
 
@@ -233,6 +264,8 @@ def _gated(
     figures = {name: row(sample, "variant") for name, sample in samples.items()}
     first = samples[recipe.export.variants[0]]
     figures[f"{checkpoint.name} pytorch-fp32"] = row(first, "checkpoint")
+    if recipe.task == GENERATION:
+        return figures
     if recipe.task == NUMBERS:
         from export.judge import judge_checkpoint
 

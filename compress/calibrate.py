@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 
 from runtimes.bundle import NUMBERS
+from runtimes.codec import Codec
 from runtimes.errors import InputError
+from runtimes.generation import TASK as GENERATION
 from runtimes.tasks.answer import MAX_QUESTION, STRIDE
 from runtimes.text import Tokenizer, clean, pad
 
 LEAST = 32
 MOST = 256
+# Of running text: so many stretches of so many tokens.
+STRETCHES, STRETCH = 24, 512
 _FIX = "give rows like those that the model was trained on"
 
 
@@ -67,6 +71,8 @@ def write_rows(calibration: Calibration, checkpoint: Path, out: Path) -> Path:
     opened = open_checkpoint(checkpoint)
     if opened.task == NUMBERS:
         return _write_windows(calibration, opened.limits["window"], out)
+    if opened.task == GENERATION:
+        return _write_stretches(calibration, checkpoint, opened.limits["max_tokens"], out)
     classifies = opened.task == "text-classification"
     check_calibration(calibration, len(opened.labels) if classifies else None)
     most = opened.limits["max_tokens"]
@@ -104,6 +110,16 @@ def _write_windows(calibration: Calibration, window: int, out: Path) -> Path:
     if (rows == rows[0]).all():
         raise InputError(f"calibration: all windows are the same; {_FIX}")
     np.savez(out, allow_pickle=False, labels=np.zeros(len(rows), np.int64), values=rows)
+    return out
+
+
+def _write_stretches(calibration: Calibration, checkpoint: Path, most: int, out: Path) -> Path:
+    """`input_ids` int64 (n, length): stretches of the texts put in a row."""
+    from trainers.texts import windows
+
+    codec = Codec.from_bytes((checkpoint / "tokenizer.json").read_bytes())
+    found = windows(list(calibration.texts), codec, min(STRETCH, most), STRETCHES)
+    np.savez(out, allow_pickle=False, input_ids=np.array(found, np.int64))
     return out
 
 

@@ -11,8 +11,18 @@ from typing import Any
 import numpy as np
 
 from compress.blockwise import block_size, pack_nibbles, quantize_affine, quantize_blocks, quantize_tables
+from compress.calibrate import read_rows
 from compress.gptq import gptq, moments
-from compress.graph import Model, add_constant, constants, products, rewrite, simplified, tables, without_orphans
+from compress.graph import (
+    Model,
+    add_constant,
+    constants,
+    products,
+    rewrite,
+    simplified,
+    tables,
+    without_orphans,
+)
 
 Codes = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -39,8 +49,8 @@ INT8 = Blocks(bits=8, symmetric=True, head_bits=8, head_block=32)
 
 
 def onnx_decoder_int4(source: str, target: str, rows: str | None = None) -> dict[str, Any]:
-    """`rows`: .npy of token ids int64 (texts, length), on which rounding is fitted (`compress.gptq`); without
-    them weights are rounded to the nearest."""
+    """`rows`: .npz of `input_ids` int64 (texts, length), on which rounding is fitted (`compress.gptq`);
+    without them weights are rounded to the nearest."""
     return quantize_decoder(source, target, INT4, rows)
 
 
@@ -55,7 +65,7 @@ def quantize_decoder(source: str, target: str, blocks: Blocks, rows: str | None 
 
     model = simplified(onnx.load(source))
     found = products(model)
-    seen = moments(model, found, list(np.load(rows))) if rows else {}
+    seen = moments(model, found, list(read_rows(rows)["input_ids"])) if rows else {}
     onnx.save(quantized(model, blocks, seen), target)
     return {"blocks": {**asdict(blocks), "fitted": bool(rows)}}
 
@@ -130,9 +140,7 @@ class _Make:
         about = {"bits": bits, "block_size": size, "gather_axis": 0, "quantize_axis": 1}
         return [
             helper.make_node("Reshape", [names[0], f"{weight}_rows"], [table], table),
-            _contrib(
-                "GatherBlockQuantized", [table, node.input[1], *names[1:]], [output], node.name, about
-            ),
+            _contrib("GatherBlockQuantized", [table, node.input[1], *names[1:]], [output], node.name, about),
         ]
 
     def _weight(self, node: Any, weight: str) -> tuple[list[str], int, int]:

@@ -14,6 +14,8 @@ _LINES = {
     "print(answer.text if answer.found else None, answer.confidence)",
     "anomaly-detection": "profile = model.fit(values)  # (points, channels) of normal times\n"
     "scores = model.score(more, profile)\nprint(scores.score >= profile.threshold, scores.channels)",
+    "text-generation": 'print(model("your prompt", max_new_tokens=64).text)\n'
+    'for piece in model.stream([{"role": "user", "content": "your question"}]):\n    print(piece, end="")',
     "feature-extraction": 'vectors = model(["one text", "another"])\nprint(vectors @ vectors.T)',
 }
 _LIMITS = {
@@ -24,9 +26,17 @@ _LIMITS = {
     "anomaly-detection": "Sees {window} points of one channel, asked once in {patch} points; at most "
     "{max_channels} channels. What is slower than a window, or shows only in how channels move together, is "
     "not seen. It must be fitted on normal points of a series before it can judge it.",
+    "text-generation": "Reads and writes {max_tokens} tokens together. What it writes is probable, not "
+    "true: a model of this size makes up facts, names and figures, and can repeat itself; check what matters.",
     "feature-extraction": "Reads the first {max_tokens} tokens of a text. Vectors of near texts are near; "
     "that says nothing about whether either is true.",
 }
+
+
+_GREEDY = (
+    "Perplexity on held-out text, lower is better; same answer: the most probable next token behind a prompt; "
+    "same text: what part of {tokens} greedy tokens is the original's before they part."
+)
 
 
 def card(manifest: dict[str, Any], parity: dict[str, Any]) -> str:
@@ -102,19 +112,30 @@ def _variants(manifest: dict[str, Any], parity: dict[str, Any]) -> str:
     samples = {name: parity["variants"][name]["sample"] for name in manifest["variants"]}
     names = [figures["metric"]["name"] for figures in samples.values() if "metric" in figures]
     judged = f" {names[0]} | original's |" if names else ""
+    writes = any("greedy" in figures for figures in samples.values())
+    judged += " same text |" if writes else ""
     lines = [
         f"| variant | engine | MB | max abs error | cosine | same answer |{judged} n |",
-        "|---|---|---:|---:|---:|---:|" + ("---:|---:|" if names else "") + "---:|",
+        "|---|---|---:|---:|---:|---:|"
+        + ("---:|---:|" if names else "")
+        + ("---:|" if writes else "")
+        + "---:|",
     ]
     for name, about in manifest["variants"].items():
         figures, metric = samples[name], samples[name].get("metric")
         both = f" {metric['variant']:.4f} | {metric['checkpoint']:.4f} |" if metric else ""
+        both += f" {figures['greedy']:.0%} |" if writes else ""
         lines.append(
             f"| {name} | {about['engine']} | {about['size_bytes'] / 1e6:.1f} | {figures['max_abs']:.2g} "
             f"| {figures['cosine']:.4f} | {figures['agreement']:.4f} |{both} {figures['n']} |"
         )
     kept = [_kept(name, about["mixed"]) for name, about in manifest["variants"].items() if "mixed" in about]
+    kept += [_GREEDY.format(tokens=_tokens(samples))] if writes else []
     return "\n".join([*lines, *(f"\n{line}" for line in kept)])
+
+
+def _tokens(samples: dict[str, dict[str, Any]]) -> int:
+    return max(int(figures.get("tokens", 0)) for figures in samples.values())
 
 
 def _kept(name: str, mixed: dict[str, Any]) -> str:

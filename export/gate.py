@@ -11,6 +11,7 @@ import numpy as np
 
 from export.advise import Makings, nearest_passing
 from export.diagnose import guilty_layer
+from export.gate_generator import PERPLEXITY, rise, written
 from export.variant import KNOWN
 from runtimes.bundle import Bundle, open_bundle
 from runtimes.errors import EdgewiseError, GateError, InputError
@@ -24,14 +25,23 @@ class Budget:
     """What a variant may differ from its checkpoint.
 
     `max_abs` holds for fp32 variants, the rest for all. `max_drop` is what the task's metric (accuracy,
-    F1) may lose, as a fraction (0.01 = 1 point), on `samples` rows of the test split.
+    F1) may lose, as a fraction (0.01 = 1 point), on `samples` rows of the test split; a generator's
+    perplexity may rise by that part. `min_greedy` is a generator's: what part of its answers must be the same
+    before they part; of an fp32 variant EXACT_GREEDY, if that is more.
     """
 
     max_abs: float = 1e-3
     min_cosine: float = 0.99
     min_agreement: float = 0.97
     max_drop: float = 0.01
+    min_greedy: float = 0.2
     samples: int = 1_000
+
+
+# Near ties fall either way by rounding alone, and one may stand anywhere in an answer.
+EXACT_GREEDY = 0.8
+# What int4 costs a generator of the smallest size; see docs/language/export.md.
+GENERATOR_BUDGET = Budget(min_cosine=0.97, min_agreement=0.7, max_drop=0.15)
 
 
 def check_budget(budget: Budget) -> None:
@@ -49,12 +59,14 @@ class Sample:
 
     `truths`: label numbers, or the right answers of each question; None where nothing is right or wrong.
     `judged`: where the metric is not one of single inputs, the checkpoint's own and what gives a model's.
+    `written`: what a generator's checkpoint wrote behind the first inputs, as token ids.
     """
 
     inputs: list[Any]
     truths: Sequence[Any] | None
     outputs: list[np.ndarray]
     judged: tuple[dict[str, Any], Callable[[Any], dict[str, Any]]] | None = None
+    written: list[list[int]] | None = None
 
 
 def gate(
@@ -187,6 +199,8 @@ def _gate_variant(
 def _figures(model: Any, golden: dict[str, np.ndarray], sample: Sample | None) -> dict[str, Any]:
     inputs = inputs_of(golden)
     figures = {"golden": _compared(model, inputs, outputs_of(golden), model.outputs(inputs))}
+    if "continuation" in golden:
+        figures["golden"] |= written(model, inputs, continuations_of(golden))
     if sample is not None:
         figures["sample"] = _on_sample(model, model.outputs(sample.inputs), sample)
     return figures
@@ -194,6 +208,8 @@ def _figures(model: Any, golden: dict[str, np.ndarray], sample: Sample | None) -
 
 def _on_sample(model: Any, outputs: list[np.ndarray], sample: Sample) -> dict[str, Any]:
     figures = _compared(model, sample.inputs, sample.outputs, outputs)
+    if sample.written is not None:
+        figures |= written(model, sample.inputs, sample.written)
     if sample.judged is not None:
         own, judge = sample.judged
         told = {
@@ -237,7 +253,13 @@ def _faults(result: dict[str, Any], budget: Budget, exact: bool) -> list[str]:
             faults.append(f"{part} cosine {figures['cosine']:.4f} under {budget.min_cosine:g}")
         if not figures["agreement"] >= budget.min_agreement:
             faults.append(f"{part} agreement {figures['agreement']:.4f} under {budget.min_agreement:g}")
-        if "metric" in figures:
+        least = max(budget.min_greedy, EXACT_GREEDY) if exact else budget.min_greedy
+        if "greedy" in figures and not figures["greedy"] >= least:
+            faults.append(f"{part} greedy agreement {figures['greedy']:.4f} under {least:g}")
+        if "metric" in figures and figures["metric"]["name"] == PERPLEXITY:
+            if not rise(figures["metric"]) <= budget.max_drop:
+                faults.append(f"perplexity rise {rise(figures['metric']):.4f} over {budget.max_drop:g}")
+        elif "metric" in figures:
             drop = figures["metric"]["checkpoint"] - figures["metric"]["variant"]
             if not drop <= budget.max_drop:
                 faults.append(f"{figures['metric']['name']} drop {drop:.4f} over {budget.max_drop:g}")

@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from export.template import compile_template, template_source
 from runtimes.bundle import NUMBERS
+from runtimes.generation import TASK as GENERATION
+from runtimes.generation import generation_of
 from runtimes.load import TOLD, load
 from trainers.checkpoint import Checkpoint
 
@@ -31,6 +34,12 @@ def of_checkpoint(checkpoint: Checkpoint) -> Original:
     files = {name: (checkpoint.path / name).read_bytes() for name in names}
     keys = ("data", "metrics", "seed", "lineage", *TOLD)
     meta = {key: checkpoint.meta[key] for key in keys if key in checkpoint.meta}
+    if checkpoint.task == GENERATION:
+        meta["generation"] = {**generation_of(checkpoint.path), "template": None}
+        template = template_source(checkpoint.path)
+        if template is not None:
+            files["chat_template.jinja"] = template[0].encode()
+            meta["generation"]["template"] = compile_template(*template)
     model = load(checkpoint.path, threads=None)
     return Original(
         checkpoint.task, checkpoint.labels, checkpoint.limits, model, files, meta, checkpoint.digest

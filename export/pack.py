@@ -15,12 +15,14 @@ import numpy as np
 from export.advise import Makings
 from export.card import card
 from export.gate import Budget, Sample, gate
+from export.gate_generator import GOLDEN_PROMPTS, GOLDEN_TOKENS, generator_sample
 from export.judge import series_sample
 from export.original import Original, of_checkpoint
 from export.variant import Variant
 from runtimes.bundle import NUMBERS, SCHEMA, Bundle, open_bundle, seal
 from runtimes.errors import InputError
 from runtimes.files import write_atomic, writing
+from runtimes.generation import TASK as GENERATION
 from runtimes.golden import golden_bytes
 from runtimes.load import TOLD, choose, task_module
 from trainers.checkpoint import Checkpoint
@@ -29,6 +31,7 @@ from trainers.examples import examples
 from trainers.files import write_json
 from trainers.series_data import SeriesData
 from trainers.squad import QuestionSet
+from trainers.texts import Texts
 
 GOLDEN = 28
 # In logits: a lead of 1 is a probability 2.7 times as high.
@@ -47,7 +50,7 @@ class Packed:
 def pack(
     checkpoint: Checkpoint | Original,
     variants: Sequence[Variant],
-    dataset: Dataset | QuestionSet | SeriesData,
+    dataset: Dataset | QuestionSet | SeriesData | Texts,
     out: Path,
     name: str,
     budget: Budget,
@@ -64,6 +67,8 @@ def pack(
     original = of_checkpoint(checkpoint) if isinstance(checkpoint, Checkpoint) else checkpoint
     if isinstance(dataset, SeriesData):
         sample = series_sample(dataset, budget.samples, original.model)
+    elif isinstance(dataset, Texts):
+        sample = Sample(**generator_sample(dataset, budget.samples, original.model))
     else:
         sample = _sample(dataset.splits["test"], budget.samples, original.model)
     with writing(out) as folder:
@@ -186,6 +191,11 @@ def _signature(original: Original) -> dict[str, Any]:
         "question-answering": ["batch", "length", 2],
         "feature-extraction": ["batch", "dimensions"],
     }
+    if original.task == GENERATION:
+        return {
+            "inputs": {"input_ids": {"dtype": "int64", "shape": ["batch", "length"]}},
+            "outputs": {"logits": {"dtype": "float32", "shape": ["batch", "length", "vocabulary"]}},
+        }
     inputs = ("input_ids", "attention_mask", "token_type_ids")
     output = task_module(original.task).OUTPUT
     return {
@@ -214,16 +224,18 @@ def _golden(sample: Sample, original: Original) -> bytes:
     Only inputs that the checkpoint is sure of: a near tie falls either way by rounding alone, which proves
     nothing. The sample, near ties and all, is compared when the bundle is packed.
     """
-    model, rows = original.model, _spread(sample, original.model)
+    writes, model = original.task == GENERATION, original.model
+    rows = _spread(sample, model, GOLDEN_PROMPTS if writes else GOLDEN)
     inputs, labels = [sample.inputs[row] for row in rows], [_label(sample, row) for row in rows]
-    for text in [] if original.task == NUMBERS else EDGE_CASES:
+    for text in [] if original.task in (NUMBERS, GENERATION) else EDGE_CASES:
         one = (EDGE_QUESTION, text) if isinstance(inputs[0], tuple) else text
         if _sure(model, one):
             inputs.append(one)
             labels.append(-1)
     tokens = [ids for one in inputs for ids in model.tokens([one])]
     outputs = [row for one in inputs for row in model.outputs([one])]
-    return golden_bytes(inputs, labels, tokens, outputs, task_module(original.task).OUTPUT)
+    told = model.continuations(inputs, GOLDEN_TOKENS) if writes else None
+    return golden_bytes(inputs, labels, tokens, outputs, task_module(original.task).OUTPUT, told)
 
 
 def _label(sample: Sample, row: int) -> int:
@@ -239,12 +251,12 @@ def _sure(reference: Any, one: Any) -> bool:
         return False
 
 
-def _spread(sample: Sample, reference: Any) -> list[int]:
-    """Up to GOLDEN rows, evenly over the lengths of those with a clear answer (else the clearest)."""
+def _spread(sample: Sample, reference: Any, most: int) -> list[int]:
+    """Up to `most` rows, evenly over the lengths of those with a clear answer (else the clearest)."""
     margins = reference.sureness(sample.inputs, sample.outputs)
-    sure = np.flatnonzero(margins >= min(MARGIN, np.sort(margins)[-min(GOLDEN, len(margins))]))
+    sure = np.flatnonzero(margins >= min(MARGIN, np.sort(margins)[-min(most, len(margins))]))
     by_length = sorted(sure.tolist(), key=lambda row: _length(sample.inputs[row]))
-    places = np.linspace(0, len(by_length) - 1, min(GOLDEN, len(by_length)))
+    places = np.linspace(0, len(by_length) - 1, min(most, len(by_length)))
     return [by_length[int(place)] for place in places]
 
 

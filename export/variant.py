@@ -28,10 +28,13 @@ KNOWN: dict[str, tuple[str, str, str | None, str]] = {
 DEFAULT = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-dynamic_wi8_afp32")
 # What can be made of a text generator.
 GENERATING = ("onnx-fp32", "onnx-int8", "onnx-int4")
+SHIPPED = ("onnx-int4",)  # what is made of one where nobody names variants
 # Those that need rows of the training data.
 CALIBRATED = frozenset(
     {"onnx-static_int8", "onnx-mixed", "tflite-static_wi8_ai8", "tflite-full_int8", "tflite-mixed"}
 )
+# Of these a text generator's are the better for some running text (`compress.gptq`).
+FITTED = frozenset({"onnx-int4"})
 # Precisions that a user's own file may have, and that no step here makes.
 ADOPTED: dict[str, tuple[str, str, str | None, str]] = {
     "tflite-int4": ("litert", "int4", None, "model.tflite"),

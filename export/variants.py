@@ -13,7 +13,7 @@ from export.executorch import interpreter, to_executorch
 from export.header import write_header
 from export.litert import to_tflite
 from export.onnx import to_onnx
-from export.variant import CALIBRATED, GENERATING, KNOWN, Variant, about
+from export.variant import CALIBRATED, FITTED, GENERATING, KNOWN, Variant, about
 from export.windows import border_of, is_detector
 from runtimes.errors import InputError
 from runtimes.files import writing
@@ -94,9 +94,6 @@ def _make(
             precision=KNOWN[name][1],
         )
     with TemporaryDirectory(prefix="edgewise-") as folder:
-        rows = {}
-        if calibration is not None and name in CALIBRATED:
-            rows["rows"] = str(write_rows(calibration, checkpoint, Path(folder) / "rows.npz"))
         if source is None:  # the all-integer graph has one length, and a mask that int8 can hold
             graph = Path(folder) / "model.tflite"
             before = _to_tflite(checkpoint, str(graph), lengths[-1:], masked=static_tflite.MASKED)
@@ -104,7 +101,9 @@ def _make(
             raise InputError(f"variant {name} is quantized from {source}; make that first")
         else:
             graph, before = parent / KNOWN[source][3], open_variant(source, parent).details
-        make = _quantizer(name, before)
+        make, rows = _quantizer(name, before), {}
+        if calibration is not None and name in (FITTED if "cache" in before else CALIBRATED):
+            rows["rows"] = str(write_rows(calibration, checkpoint, Path(folder) / "rows.npz"))
         more = in_child(make, source=str(graph.resolve()), target=target, **rows)
     if name == "tflite-full_int8":
         detector = is_detector(checkpoint)

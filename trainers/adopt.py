@@ -22,7 +22,10 @@ def open_or_adopt(path: Path, work: Path) -> Checkpoint:
     """The checkpoint at `path`; a model folder without checkpoint.json is adopted below `work`."""
     if (path / MANIFEST).is_file() or not (path / "config.json").is_file():
         return open_checkpoint(path)
-    return adopt(path, work / f"adopted-{path.resolve().name}")
+    from trainers.generator import adopt_whole, is_generator
+
+    made = work / f"adopted-{path.resolve().name}"
+    return adopt_whole(path, made) if is_generator(path) else adopt(path, made)
 
 
 def adopt(source: Path, out: Path) -> Checkpoint:

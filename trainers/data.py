@@ -212,7 +212,11 @@ def _from_index(source: Source) -> Dataset:
     assert entry is not None
     if "splits" not in entry:
         raise InputError(f"{source.name}: holds a series, not labelled texts; see trainers/series_sets.py")
-    named = {split: _read_tab(source.path / file) for split, file in entry["splits"].items()}
+    columns = entry.get("columns")
+    named = {
+        split: _read_columns(source.path / file, columns) if columns else _read_tab(source.path / file)
+        for split, file in entry["splits"].items()
+    }
     raw = _label_names(label for labels, _ in named.values() for label in labels)
     index = {name: i for i, name in enumerate(raw)}
     splits = {split: Split(texts, [index[y] for y in labels]) for split, (labels, texts) in named.items()}
@@ -226,6 +230,16 @@ def _read_tab(path: Path) -> tuple[list[str], list[str]]:
     lines = path.read_text(encoding="utf-8").split("\n")[3:]
     rows = [line.split("\t", 1) for line in lines if line.strip()]
     return [row[0] for row in rows], [row[1] for row in rows]
+
+
+def _read_columns(path: Path, columns: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Labels and texts of a parquet table; rows without a text are left out."""
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path, columns=[columns["label"], columns["text"]])
+    labels, texts = (column.to_pylist() for column in table.columns)
+    rows = [(str(y), text) for y, text in zip(labels, texts, strict=True) if text and text.strip()]
+    return [y for y, _ in rows], [text for _, text in rows]
 
 
 def _from_hub_layout(source: Source, text: str, label: str, config: str | None) -> Dataset:

@@ -15,6 +15,7 @@ TASK = "text-generation"
 FAMILIES = {"llama": "LlamaForCausalLM", "gpt2": "GPT2LMHeadModel"}
 MAX_CHARS = 200_000
 MAX_BATCH = 64
+CONTEXT = 2_048  # tokens, where nobody asks for more or less
 # What a tokenizer that lost its type on the way gives back with marks in it, or without its spaces.
 _SAMPLE = "It's 1994:\n\tcafé, 42 €, naïve  日本 🙂 end."
 
@@ -33,6 +34,23 @@ def adopt_generator(source: Path, out: Path, max_tokens: int, origin: dict[str, 
         lineage = [{"step": "adopted", "config": origin}]
         seal(folder, generator_meta(max_tokens, {"name": "unknown: trained elsewhere"}, {}, 0, lineage))
     return open_checkpoint(out)
+
+
+def is_generator(source: Path) -> bool:
+    """Whether the folder's config names a family of language models that is taken here."""
+    try:
+        check_generator(source)
+    except InputError:
+        return False
+    return True
+
+
+def adopt_whole(source: Path, out: Path) -> Checkpoint:
+    """`adopt_generator` with as many tokens as it has positions for, at most CONTEXT."""
+    config = read_json(source / "config.json")
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or CONTEXT
+    origin = {"name": source.resolve().name, "model_type": config["model_type"]}
+    return adopt_generator(source, out, min(CONTEXT, int(positions)), origin)
 
 
 def generator_meta(

@@ -2,7 +2,7 @@
 (torch)."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Policy:
             weight.data = weight.data.to(self.device, torch.float32 if weight.requires_grad else low)
         for _name, buffer in self.model.named_buffers():
             buffer.data = buffer.data.to(self.device)
+        if self.precision == "bf16":
+            _leave_inputs(self.model)
         if config.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.model.train()
@@ -82,12 +84,15 @@ class Policy:
     def reset_peak(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
+            return
+        with suppress(OSError):  # Linux: from now on
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
     def peak_bytes(self) -> int:
-        """CUDA: the most that was allocated; CPU: the most that this process ever held."""
+        """CUDA: the most that was allocated since; CPU: the most that the process held (Linux; else 0)."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
-        return peak_rss()
+        return _status("VmHWM:")
 
     def wait(self) -> None:
         if self.device.type == "cuda":
@@ -145,11 +150,18 @@ def _without_dropout(model: Any) -> None:
             module.attention_dropout = 0.0
 
 
+def _leave_inputs(model: Any) -> None:
+    """PEFT would cast each layer's input to fp32, which autocast then casts back."""
+    for module in model.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = False
+
+
 def hidden(model: Any, batch: Batch) -> torch.Tensor:
     states = model.base_model(
         input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
     )[0]
-    return states.flatten(0, 1)[batch.index]
+    return states.flatten(0, 1).index_select(0, batch.index)
 
 
 def token_logprobs(model: Any, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -199,10 +211,15 @@ def _frozen(folder: Path, policy: Policy) -> Any:
     return model.to(policy.device, torch.bfloat16 if policy.precision == "bf16" else torch.float32)
 
 
-def peak_rss() -> int:
-    """Bytes of main memory that this process has held at most (Linux; 0 elsewhere)."""
+def held_bytes(device: torch.device) -> int:
+    """CUDA: what is allocated now; CPU: what this process holds now (Linux; else 0)."""
+    return int(torch.cuda.memory_allocated(device)) if device.type == "cuda" else _status("VmRSS:")
+
+
+def _status(key: str) -> int:
+    """A figure of this process's memory, in bytes."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), 0)

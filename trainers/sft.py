@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trainers.checkpoint import Checkpoint
 from trainers.conversations import Row
 from trainers.instructions import check_instructions
-from trainers.tuning import TuneConfig
+from trainers.tuning import TuneConfig, Watch
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ class SftConfig(TuneConfig):
 
 def sft(
     rows: list[Row], base: Path | str, out: Path, config: SftConfig | None = None,
-    data: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None, watch: Watch | None = None,
 ) -> Checkpoint:  # fmt: skip
     """A checkpoint at `out`, tuned from `base` on the answers of `rows` ({"prompt", "response"}).
 
@@ -45,7 +45,7 @@ def sft(
     prompts = start.renderer.prompts([row["prompt"] for row in rows])
     answers = start.renderer.answers([row["response"] for row in rows])
     kept, long = fitting([[pair] for pair in zip(prompts, answers, strict=True)], config.max_tokens, "rows")
-    run = run_of(start, config, out, "sft", rows)
+    run = run_of(start, config, out, "sft", rows, watch)
     steps = batches([row for (row,) in kept], start.pad_id, config, run.taken)
     while not run.over:
         run.learn([next(steps) for _ in range(config.gradient_accumulation)], masked_loss)

@@ -14,7 +14,7 @@ from trainers.conversations import rows_digest
 from trainers.finetune import parents, work_folder
 from trainers.generator import TASK, end_tokens, generator_meta, save_generator
 from trainers.sources import find
-from trainers.tuning import Run, TuneConfig, check_tuning
+from trainers.tuning import Run, TuneConfig, Watch, check_tuning
 
 if TYPE_CHECKING:
     from trainers.policy import Policy
@@ -62,10 +62,12 @@ def start_from(base: Path | str, out: Path, config: TuneConfig, section: str) ->
     return Start(source.path, policy, renderer, *parents(source))
 
 
-def run_of(start: Start, config: TuneConfig, out: Path, method: str, rows: Sequence[Any]) -> Run:
+def run_of(
+    start: Start, config: TuneConfig, out: Path, method: str, rows: Sequence[Any], watch: Watch | None = None
+) -> Run:
     """The run with its resume points beside `out`."""
     job = {"method": method, "rows": rows_digest(list(rows)), "base": start.parent}
-    return Run(start.policy, config, work_folder(out), job)
+    return Run(start.policy, config, work_folder(out), job, watch)
 
 
 def write_tuned(

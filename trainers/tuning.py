@@ -30,6 +30,15 @@ POINTS = 50  # of a learning curve
 
 
 @dataclass(frozen=True)
+class Watch:
+    """Looks at the policy before the first step and then `points` times at even shares of the budget. What
+    `look` gives goes into metrics.training.watched; neither its time nor (on a GPU) its memory counts."""
+
+    points: int
+    look: "Callable[[Policy], dict[str, Any]]"
+
+
+@dataclass(frozen=True)
 class TuneConfig:
     """`tokens`: how many pass through the policy in training, after which it stops. `batch_size` counts what
     one pass takes (rows, or pairs, or packed rows of `max_tokens`); the loss is the mean over
@@ -84,10 +93,12 @@ class Run:
     `memory` holds what a method carries from step to step (JSON); it is kept in the resume points too.
     """
 
-    def __init__(self, policy: "Policy", config: TuneConfig, work: Path, job: Any):
+    def __init__(
+        self, policy: "Policy", config: TuneConfig, work: Path, job: Any, watch: Watch | None = None
+    ):
         import torch
 
-        self.policy, self.config, self.work = policy, config, work
+        self.policy, self.config, self.work, self.watch = policy, config, work, watch
         self.job = json.loads(json.dumps({**job, "config": asdict(config)}))
         self.names, self.weights = zip(*policy.trained().items(), strict=True)
         self.optimizer = torch.optim.AdamW(
@@ -100,9 +111,10 @@ class Run:
         self.sums: dict[str, Any] = {}
         self.since = 0  # units in `sums`
         self._restore()
-        self.started = time.perf_counter()
+        self.started, self.peak = time.perf_counter(), 0
         policy.reset_peak()
         self.bar = _bar(config.tokens, self.tokens)
+        self._look()
 
     @property
     def over(self) -> bool:
@@ -136,6 +148,7 @@ class Run:
         self.bar.update(tokens)
         if self.tokens * POINTS // self.config.tokens > before or self.over:
             self._log()
+        self._look()
 
     def _log(self) -> None:
         """A point of the curve: means since the last one. The only place where the device is waited for."""
@@ -158,15 +171,31 @@ class Run:
             )
         return sums
 
+    def _look(self) -> None:
+        """What is watched, where the next of its points has come."""
+        seen = self.memory.get("watched", [])
+        share = min(self.tokens / self.config.tokens, 1.0)
+        if self.watch is None or share * self.watch.points < len(seen):
+            return
+        self.policy.wait()
+        began, self.peak = time.perf_counter(), max(self.peak, self.policy.peak_bytes())
+        found = self.watch.look(self.policy)
+        self.memory["watched"] = [*seen, {"step": self.steps, "tokens": self.tokens, **found}]
+        self.policy.wait()
+        self.policy.reset_peak()
+        self.started += time.perf_counter() - began
+
     def figures(self) -> dict[str, Any]:
-        """What the checkpoint tells of the run. MB are 10^6 bytes; on the CPU, of the whole process."""
+        """What the checkpoint tells of the run. MB are 10^6 bytes: the most since the first step that was
+        allocated on the GPU, or that the process held."""
         self.bar.close()
         return {
             "curve": self.curve,
+            "watched": self.memory.get("watched", []),
             "tokens": self.tokens,
             "steps": self.steps,
             "seconds": round(self._seconds(), 2),
-            "peak_memory_mb": round(self.policy.peak_bytes() / 1e6, 1),
+            "peak_memory_mb": round(max(self.peak, self.policy.peak_bytes()) / 1e6, 1),
             "trained_parameters": sum(weight.numel() for weight in self.weights),
             "precision": self.policy.precision,
             "device": self.policy.device_name(),

@@ -35,14 +35,23 @@ def export(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Test rows for the gate: a folder of `edgewise build`, a file, a hub id."),
+        typer.Option(
+            help="Test rows for the gate (of a text generator running text): a folder of `edgewise build`, a "
+            "file, a hub id."
+        ),
     ] = None,
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="Variant to make (default: fp32 and int8) or keep; repeat for more."),
+        typer.Option(
+            help="Variant to make (default: fp32 and int8; int4 of a generator) or keep; repeat for more."
+        ),
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option(help="Accuracy a variant may lose, as a fraction. [default: 0.01]")
+        float | None,
+        typer.Option(
+            help="Accuracy a variant may lose, as a fraction, or rise of a text generator's perplexity. "
+            "[default: 0.01, of a text generator 0.1]"
+        ),
     ] = None,
     reader: Annotated[
         Path | None, typer.Option(help="With a collection: the bundle that reads answers.")
@@ -69,7 +78,6 @@ def export(
 
     if (source is None) == (model is None):
         raise InputError("name one thing to export: a checkpoint, a bundle, or your own model with --from")
-    drop = 0.01 if max_drop is None else max_drop
     brings = _given(task=task, tokenizer=tokenizer, labels=labels, max_tokens=max_tokens)
     collects = _given(reader=reader, embedder=embedder, questions=questions, calibration=calibration)
     if source is not None and source.suffix == ".sqlite" and not (reader and embedder):
@@ -86,7 +94,17 @@ def export(
     elif model is not None:
         from apps.adopting import adopt_model
 
-        report = adopt_model(model, task, tokenizer, labels, data, out, variant, drop, max_tokens)
+        report = adopt_model(
+            model,
+            task,
+            tokenizer,
+            labels,
+            data,
+            out,
+            variant,
+            0.01 if max_drop is None else max_drop,
+            max_tokens,
+        )
     elif source is None or brings:
         raise InputError(f"{', '.join(brings)}: only with --from, for a model of your own")
     elif source.is_file() or (source / MANIFEST).is_file():
@@ -100,7 +118,7 @@ def export(
     else:
         from apps.exporting import export_checkpoint
 
-        report = export_checkpoint(source, data, out, variant, drop)
+        report = export_checkpoint(source, data, out, variant, max_drop)
     _tell(report, json)
 
 

@@ -28,6 +28,11 @@ def train(
     `--from CHECKPOINT --data NEW` keeps a model fresh: it is trained on, and figures on the old and the new
     test rows are printed side by side, so that forgetting and drift are seen.
     """
+    from apps.language.align import is_align
+
+    if is_align(recipe):
+        _compare(recipe, runs, overrides(context.args), json)
+        return
     from apps.recipe import read_recipe
 
     read = read_recipe(recipe, overrides(context.args))
@@ -61,6 +66,20 @@ def train(
         for name in made:
             if name in paths:
                 print(f"{name:<8} {paths[name]}")
+
+
+def _compare(path: Path, runs: Path, changes: dict[str, str], json: bool) -> None:
+    """The comparison of ways to tune a language model: a file with a table [align]."""
+    from apps.language.align.config import read_align
+    from apps.language.align.flow import align, require
+    from apps.language.align.page import write_page
+
+    config = read_align(path, changes)
+    pool = align([config], runs)
+    page = write_page(runs / config.name, runs / config.name / "align.html")
+    told = {"done": pool.done, "failed": pool.failed, "dropped": pool.dropped, "page": str(page)}
+    emit(told) if json else print(page)
+    require(pool)
 
 
 def _side_by_side(told: dict[str, Any]) -> str:

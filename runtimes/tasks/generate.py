@@ -275,12 +275,13 @@ class Generator:
 
     def continuations(self, texts: Sequence[str], count: int) -> list[list[int]]:
         """The most probable tokens behind each prompt, one after the other: `count`, or up to an end token
-        (with it)."""
+        (with it), or to the end of the context."""
         found = []
         for text in texts:
             ids, cache = self.encode(text), self.begin()
             told = [int(cache.forward(_row(ids))[0].argmax())]
-            while len(told) < count and told[-1] not in self._eos:
+            most = min(count, self.limits["max_tokens"] - len(ids))
+            while len(told) < most and told[-1] not in self._eos:
                 told.append(int(cache.forward(_row(told[-1:]))[0].argmax()))
             found.append(told)
         return found

@@ -232,3 +232,19 @@ def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
     rates = [rate(float(share), 0.1) for share in shares]
     assert rates[10] == 1 and rates[100] == 0 and 0 < rates[0] < 0.02
     assert all(np.diff(rates)[10:] < 0) and all(np.diff(rates)[:9] > 0)
+
+
+def test_half_precision_learns_and_ends_in_full(
+    language_model: Path, instruction_rows: list, tmp_path: Path
+) -> None:
+    """As on a GPU: what is not trained is held in bf16, what is trained in fp32; the merge is into fp32."""
+    config = SftConfig(**{**CONFIG.__dict__, "precision": "bf16"})
+    kinds = {str(weight.dtype) for weight in Policy(language_model, config).model.parameters()}
+    assert kinds == {"torch.bfloat16", "torch.float32"}
+    made = sft(instruction_rows, language_model, tmp_path / "out", config)
+    curve = made.meta["metrics"]["training"]["curve"]
+    assert curve[-1]["loss"] < curve[0]["loss"] - 1
+    saved = open_generator(made.path)
+    assert {weight.dtype for weight in saved.parameters()} == {torch.float32}
+    embedded = open_generator(language_model).get_input_embeddings().weight
+    assert torch.equal(saved.get_input_embeddings().weight, embedded)  # bf16 did not round what is untouched

@@ -9,7 +9,7 @@ from runtimes.errors import InputError
 from trainers.checkpoint import Checkpoint
 from trainers.conversations import Row
 from trainers.pairs import check_pairs
-from trainers.tuning import TuneConfig
+from trainers.tuning import TuneConfig, Watch
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ class DpoConfig(TuneConfig):
 
 def dpo(
     pairs: list[Row], start: Path | str, out: Path, config: DpoConfig | None = None,
-    data: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None, watch: Watch | None = None,
 ) -> Checkpoint:  # fmt: skip
     """A checkpoint at `out`, tuned from `start` on `pairs` ({"prompt", "chosen", "rejected"}).
 
@@ -50,7 +50,7 @@ def dpo(
     encoded, long = encode_pairs(pairs, begun, config.max_tokens)
     second = config.reference == "copy" or begun.policy.peft is None
     losses = dpo_loss(reference_of(begun.folder, begun.policy, second), config.beta)
-    run = run_of(begun, config, out, "dpo", pairs)
+    run = run_of(begun, config, out, "dpo", pairs, watch)
     steps = pair_batches(encoded, begun.pad_id, config, run.taken)
     while not run.over:
         run.learn([next(steps) for _ in range(config.gradient_accumulation)], losses)

@@ -8,7 +8,7 @@ from runtimes.errors import InputError
 from trainers.checkpoint import Checkpoint
 from trainers.conversations import Row
 from trainers.pairs import check_pairs
-from trainers.tuning import TuneConfig
+from trainers.tuning import TuneConfig, Watch
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ class OrpoConfig(TuneConfig):
 
 def orpo(
     pairs: list[Row], start: Path | str, out: Path, config: OrpoConfig | None = None,
-    data: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None, watch: Watch | None = None,
 ) -> Checkpoint:  # fmt: skip
     """A checkpoint at `out`, tuned from `start` on `pairs` ({"prompt", "chosen", "rejected"}).
 
@@ -41,7 +41,7 @@ def orpo(
 
     begun = start_from(start, out, config, "orpo")
     encoded, long = encode_pairs(pairs, begun, config.max_tokens)
-    run = run_of(begun, config, out, "orpo", pairs)
+    run = run_of(begun, config, out, "orpo", pairs, watch)
     steps = pair_batches(encoded, begun.pad_id, config, run.taken)
     while not run.over:
         run.learn([next(steps) for _ in range(config.gradient_accumulation)], orpo_loss(config.beta))

@@ -22,7 +22,7 @@ from trainers.preferences.advantages import (
     token_rewards,
     whitened,
 )
-from trainers.tuning import Run, TuneConfig
+from trainers.tuning import Run, TuneConfig, Watch
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +77,7 @@ class Round:
 
 def ppo(
     prompts: list[Prompt], reward: Reward, start: Path | str, out: Path, config: PpoConfig | None = None,
-    data: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None, watch: Watch | None = None,
 ) -> Checkpoint:  # fmt: skip
     """A checkpoint at `out`, tuned from `start` towards a high `reward(prompts, answers)`.
 
@@ -85,8 +85,6 @@ def ppo(
     Killed and called again, it goes on from its last resume point, which stands between two rounds."""
     config = config or PpoConfig()
     check_ppo(prompts, config)
-    import torch
-
     from trainers.batches import shuffled
     from trainers.policy import reference_of
     from trainers.tuned import run_of, start_from, write_tuned
@@ -94,12 +92,10 @@ def ppo(
     begun = start_from(start, out, config, "ppo")
     encoded, kept = _readable(prompts, begun, config)
     policy = begun.policy
-    policy.head = torch.nn.Linear(policy.model.config.hidden_size, 1).to(policy.device)
-    torch.nn.init.zeros_(policy.head.weight)
-    torch.nn.init.zeros_(policy.head.bias)
+    give_head(policy)
     reference = reference_of(begun.folder, policy, second=policy.peft is None)
-    run = run_of(begun, config, out, "ppo", prompts)
-    run.memory = run.memory or {"rounds": 0, "kl": config.kl, "rollout_tokens": 0, "told": {}}
+    run = run_of(begun, config, out, "ppo", prompts, watch)
+    run.memory = {**remember(config), **run.memory}
     order = shuffled(len(kept), config.rollouts, config.seed, skip=run.memory["rounds"])
     while not run.over:
         chosen = next(order)
@@ -114,6 +110,20 @@ def ppo(
         "rounds": run.memory["rounds"],
     }
     return write_tuned(begun, config, out, "ppo", figures, told)
+
+
+def give_head(policy: "Policy") -> None:
+    """A value head on the hidden states, which expects nothing yet."""
+    import torch
+
+    policy.head = torch.nn.Linear(policy.model.config.hidden_size, 1).to(policy.device)
+    torch.nn.init.zeros_(policy.head.weight)
+    torch.nn.init.zeros_(policy.head.bias)
+
+
+def remember(config: PpoConfig) -> dict[str, Any]:
+    """What a run carries from round to round."""
+    return {"rounds": 0, "kl": config.kl, "rollout_tokens": 0, "told": {}}
 
 
 def check_ppo(prompts: list[Any], config: PpoConfig) -> None:
