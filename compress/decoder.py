@@ -68,10 +68,13 @@ def quantize_decoder(source: str, target: str, blocks: Blocks, rows: str | None 
     import onnx
 
     model = simplified(onnx.load(source))
-    found = products(model)
-    seen = moments(model, found, list(read_rows(rows)["input_ids"])) if rows else {}
-    onnx.save(quantized(model, blocks, seen), target)
+    onnx.save(quantized(model, blocks, seen_by(model, rows) if rows else {}), target)
     return {"blocks": {**asdict(blocks), "fitted": bool(rows)}}
+
+
+def seen_by(model: Model, rows: str) -> dict[str, np.ndarray]:
+    """The moments of the products' inputs of a simplified graph on `rows` (see `onnx_decoder_int4`)."""
+    return moments(model, products(model), list(read_rows(rows)["input_ids"]))
 
 
 def quantized(model: Model, blocks: Blocks, seen: dict[str, np.ndarray]) -> Model:
