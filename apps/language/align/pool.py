@@ -50,7 +50,7 @@ def run_all(
     no imports. Nothing is started that could not end in time, going by the longest run of its kind so far;
     what still runs at the end of the time is stopped, and goes on at the next call.
     """
-    starter = Starter(context or _server(), target or work, jobs)
+    starter: Starter | None = None
     pool, began = Pool(done=sorted(finished)), time.monotonic()
     waiting = sorted((key for key in keys if name_of(key) not in finished), key=lambda key: key[1].rank)
     running: dict[str, tuple[Key, _Running]] = {}
@@ -63,6 +63,7 @@ def run_all(
                 _drop(waiting, pool, "not started: time was up")
                 break
             _drop_hopeless(waiting, pool, now, until_seconds)
+            starter = starter or Starter(context or _server(), target or work, jobs)
             _start(waiting, running, pool, starter)
             if not running and waiting:
                 _drop(waiting, pool, "not started: what it needs did not end well")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from apps.language.align.config import AlignConfig
 from apps.language.align.diversity import distinct, repetition
@@ -98,8 +99,6 @@ def do(place: Place, run: Run) -> Result:
 
 
 def _machine() -> dict[str, Any]:
-    import torch
-
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     threads = torch.get_num_threads()
     return {"gpu": gpu, "cpu": platform.machine(), "cores": os.cpu_count(), "threads": threads,
@@ -197,6 +196,8 @@ def rank(prompts: list[Any], texts: list[str], scores: np.ndarray, samples: int)
 
 def _model(place: Place, run: Run) -> Result:
     made = _trained(place, run)
+    if torch.cuda.is_available():  # what training held and left, others on the same device can use
+        torch.cuda.empty_cache()
     found = _evaluated(place, run, made)
     if run.method not in ("base", "start") and not place.config.keep_weights:
         for file in made.glob("*.safetensors"):  # the adapter beside it stays
