@@ -36,9 +36,9 @@ from apps.steps import (
     make_small_detector,
     make_student,
     make_teacher,
-    make_tuned,
     make_vocabulary,
 )
+from apps.tuning_steps import make_dpo, make_orpo, make_ppo, make_reward, make_tuned
 from runtimes.bundle import NUMBERS
 from runtimes.errors import InputError
 from runtimes.files import require_replaceable
@@ -51,6 +51,8 @@ _TRAINING = ("teacher", "pruned", "student", "qat")
 # What is made out of the teacher, in order: the recipe's section, the step's name, what makes it.
 _CHAIN = (
     ("instructions", "tuned", make_tuned),
+    ("orpo", "orpo", make_orpo),
+    ("dpo", "dpo", make_dpo),
     ("vocabulary", "vocabulary", make_vocabulary),
     ("prune", "pruned", make_pruned),
     ("distil", "student", make_student),
@@ -143,8 +145,25 @@ def _plan_training(recipe: Recipe, data: Step, add: Callable[..., Step]) -> tupl
         if section == "instructions":
             rows = _identity(recipe.instructions.name, "data")  # type: ignore[union-attr]
             parents |= {"rows": rows, "sft": asdict(recipe.sft)}
+        if section in ("orpo", "dpo"):
+            parents["pairs"] = _pairs_key(recipe)
         last = add(name, step, **parents, **{section: asdict(config)})
-    return teacher, last
+    return teacher, _plan_ppo(recipe, last, add) if recipe.ppo is not None else last
+
+
+def _plan_ppo(recipe: Recipe, start: Step, add: Callable[..., Step]) -> Step:
+    assert recipe.ppo is not None
+    pairs = _pairs_key(recipe)
+    reward = add("reward", lambda out: make_reward(recipe, out), pairs=pairs, reward=asdict(recipe.reward))
+    parents = [start.path.name, reward.path.name]
+    return add(
+        "ppo", lambda out: make_ppo(recipe, reward, start, out), parents=parents, ppo=asdict(recipe.ppo)
+    )
+
+
+def _pairs_key(recipe: Recipe) -> Any:
+    assert recipe.pairs is not None
+    return [asdict(recipe.pairs), _identity(recipe.pairs.name, "data")]
 
 
 def build(recipe: Recipe, runs: Path, until: str | None = None) -> dict[str, Path]:

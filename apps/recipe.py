@@ -13,6 +13,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from apps.preferring import PairsConfig, RewardBase, check_preferring
 from compress.prune import PruneConfig, check_prune
 from compress.prune_detector import DetectorPruneConfig, check_slim
 from compress.qat import QatConfig, check_qat
@@ -30,6 +31,9 @@ from trainers.detector import check_config as check_detector
 from trainers.distil import DistilConfig, check_distil
 from trainers.finetune import TrainConfig, check_config
 from trainers.generator import CONTEXT
+from trainers.preferences.dpo import DpoConfig
+from trainers.preferences.orpo import OrpoConfig
+from trainers.preferences.ppo import PpoConfig
 from trainers.prepare import PrepareConfig, check_prepare
 from trainers.reader import TASK as READER
 from trainers.series import SeriesConfig
@@ -82,7 +86,8 @@ class Recipe:
     `student`, the smaller one that learns from it, and `slim`, which takes neurons out, instead of these. A
     sentence encoder is not trained: of `train` max_tokens alone counts, and the texts of `data` are what the
     gate compares on. Of a text generator `data` is running text, which rounding is fitted to and the gate
-    measures on; it is tuned where there are `instructions`, by `sft`.
+    measures on; it is tuned where there are `instructions`, by `sft`, and where there are `pairs` by one of
+    `orpo`, `dpo` and `ppo` (whose `reward` learns from them).
     `seed`, where given, stands for the seeds of prepare, train, prune, distil, qat and bench; which articles
     are held out keeps its own.
     """
@@ -105,6 +110,11 @@ class Recipe:
     qat: QatConfig | None = None
     instructions: InstructionsConfig | None = None
     sft: SftConfig = field(default_factory=SftConfig)
+    pairs: PairsConfig | None = None
+    orpo: OrpoConfig | None = None
+    dpo: DpoConfig | None = None
+    reward: RewardBase = field(default_factory=RewardBase)
+    ppo: PpoConfig | None = None
     export: ExportConfig = field(default_factory=ExportConfig)
     budget: Budget = field(default_factory=Budget)
     bench: BenchConfig = field(default_factory=BenchConfig)
@@ -162,6 +172,10 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
         student=recipe.student and replace(recipe.student, seed=seed),
         slim=recipe.slim and replace(recipe.slim, seed=seed),
         sft=replace(recipe.sft, seed=seed),
+        orpo=recipe.orpo and replace(recipe.orpo, seed=seed),
+        dpo=recipe.dpo and replace(recipe.dpo, seed=seed),
+        reward=replace(recipe.reward, seed=seed),
+        ppo=recipe.ppo and replace(recipe.ppo, seed=seed),
         bench=replace(recipe.bench, seed=seed),
     )
 
@@ -286,6 +300,7 @@ def _check_generator(recipe: Recipe) -> None:
     if recipe.base.max_tokens < 4:
         raise InputError(f"base.max_tokens = {recipe.base.max_tokens}: must be 4 or more")
     check_tuning(recipe.sft, "sft")
+    check_preferring(recipe)
 
 
 def _check_task(recipe: Recipe) -> None:
@@ -296,8 +311,9 @@ def _check_task(recipe: Recipe) -> None:
     if recipe.task == GENERATION:
         _check_generator(recipe)
         return
-    if recipe.instructions is not None:
-        raise InputError(f"instructions: for text generators; {recipe.task} has [train]")
+    for key in ("instructions", "pairs", "orpo", "dpo", "ppo"):
+        if getattr(recipe, key) is not None:
+            raise InputError(f"{key}: for text generators; {recipe.task} has [train]")
     if recipe.student is not None or recipe.slim is not None:
         raise InputError(f"student, slim: for detectors; {recipe.task} has [distil] and [prune]")
     if recipe.task in (ENCODER, READER) and any("mixed" in name for name in recipe.export.variants):
@@ -327,7 +343,7 @@ def _check_values(recipe: Recipe) -> None:
     """What each step would refuse, said before the first one starts."""
     parts = (
         recipe.prepare, recipe.train, recipe.bench, recipe.prune, recipe.distil, recipe.qat, recipe.detector,
-        recipe.student, recipe.slim, recipe.sft,
+        recipe.student, recipe.slim, recipe.sft, recipe.orpo, recipe.dpo, recipe.ppo,
     )  # fmt: skip
     for seed in (recipe.seed or 0, *(part.seed for part in parts if part is not None)):
         if not 0 <= seed < 1 << 32:

@@ -113,15 +113,6 @@ def make_teacher(recipe: Recipe, data: Step, out: Path) -> None:
     train(data_of(data), base, out, recipe.train)
 
 
-def make_tuned(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
-    from trainers.instructions import load_instructions
-    from trainers.sft import sft
-
-    assert recipe.instructions is not None
-    found = load_instructions(recipe.instructions.name)
-    sft(found.splits["train"], start.path, out, recipe.sft, found.source)
-
-
 def make_vocabulary(recipe: Recipe, data: Step, teacher: Step, start: Step, out: Path) -> None:
     from compress.vocabulary import trim_vocabulary
     from trainers.checkpoint import open_checkpoint

@@ -16,8 +16,9 @@ def weights_digest(folder: Path) -> str:
     return digest_files(folder, folder.glob("*.safetensors"))
 
 
-def save_adapter(policy: Any, base: Path, folder: Path) -> None:
-    """PEFT's files, and checkpoint.json with the digest of the base's weights."""
+def save_adapter(policy: Any, base: Path, folder: Path, context: int) -> None:
+    """PEFT's files, and checkpoint.json with the digest of the base's weights and `context`, the most tokens
+    that they read together."""
     policy.peft.save_pretrained(folder, safe_serialization=True)
     for name in ("README.md", "adapter_config.json"):  # they name a folder of this machine
         (folder / name).unlink(missing_ok=True)
@@ -26,7 +27,8 @@ def save_adapter(policy: Any, base: Path, folder: Path) -> None:
     told |= {"base_model_name_or_path": None, "inference_mode": True}
     write_json(folder / "adapter_config.json", told)
     kind = "dora" if told.get("use_dora") else str(told["peft_type"]).lower().rsplit(".", 1)[-1]
-    about = {"schema": SCHEMA, "kind": kind, "base": weights_digest(base), "digest": weights_digest(folder)}
+    about = {"schema": SCHEMA, "kind": kind, "max_tokens": context}
+    about |= {"base": weights_digest(base), "digest": weights_digest(folder)}
     write_json(folder / MANIFEST, about)
 
 
@@ -35,7 +37,8 @@ def check_adapter(adapter: Path, base: Path) -> dict[str, Any]:
     if not (adapter / MANIFEST).is_file():
         raise InputError(f"{adapter}: not an adapter (no {MANIFEST}); name a tuned checkpoint's {FOLDER}/")
     about = read_json(adapter / MANIFEST)
-    if not isinstance(about, dict) or about.get("schema") != SCHEMA:
+    known = isinstance(about, dict) and about.get("schema") == SCHEMA
+    if not known or type(about.get("max_tokens")) is not int:
         raise InputError(f"{adapter / MANIFEST}: not an adapter's; tune again")
     if weights_digest(adapter) != about.get("digest"):
         raise InputError(f"{adapter}: its weights are cut short or altered; tune again")
@@ -55,5 +58,5 @@ def merged(base: Path, adapter: Path) -> Any:
     from trainers.generator import open_generator
 
     check_adapter(adapter, base)
-    model = peft.PeftModel.from_pretrained(open_generator(base), str(adapter))
+    model = peft.PeftModel.from_pretrained(open_generator(base), str(adapter), torch_device="cpu")
     return model.merge_and_unload()

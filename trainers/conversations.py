@@ -4,6 +4,7 @@ A row is {"prompt", "response"}, a pair {"prompt", "chosen", "rejected"}. A prom
 goes on with, or a list of messages {"role", "content"}, which its chat template renders.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -47,8 +48,6 @@ class Conversations:
 
 
 def rows_digest(rows: list[Any]) -> str:
-    import json
-
     return digest_of({"rows": "\n".join(json.dumps(row, sort_keys=True) for row in rows)})
 
 

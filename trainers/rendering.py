@@ -12,18 +12,19 @@ Encoded = tuple[list[int], list[int]]
 
 
 class Renderer:
-    """The tokenizer of a model folder. `end` is the id of the token that ends an answer.
+    """The tokenizer of a model folder. `end` is the id of the token that ends an answer, `begin` of the one
+    that stands for an empty prompt (left out: `end`).
 
     Messages go through the folder's chat template; where it has none, they are written as lines of the role's
     name and its words. A prompt that is a text stays as it is. Prompt and answer are tokenized apart, as they
     are when the answer is generated.
     """
 
-    def __init__(self, folder: Path, end: int):
+    def __init__(self, folder: Path, end: int, begin: int | None = None):
         import transformers
         from tokenizers import Tokenizer
 
-        self.end = end
+        self.end, self.begin = end, end if begin is None else begin
         self.fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.fast.no_padding()
         self.fast.no_truncation()
@@ -52,7 +53,7 @@ class Renderer:
         for prompt in prompts:
             plain = isinstance(prompt, str) or not self.chat.chat_template
             found = self.fast.encode(self.text(prompt), add_special_tokens=plain).ids
-            ids.append(found or [self.end])
+            ids.append(found or [self.begin])
         return ids
 
     def answers(self, texts: Sequence[str]) -> list[list[int]]:

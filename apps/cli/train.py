@@ -58,6 +58,8 @@ def train(
         "pruned": read.prune is not None,
         "student": (read.distil or read.student) is not None,
     }
+    made["tuned"] = read.instructions is not None
+    made |= {name: getattr(read, name) is not None for name in ("orpo", "dpo", "ppo")}
     made |= {"qat": read.qat is not None, "slim": read.slim is not None}
     paths = build(read, runs, until=[name for name, there in made.items() if there][-1])
     if json:

@@ -2,9 +2,10 @@
 
 Each is trained for two steps with LoRA in a process of its own, on the same number of sequences of the same
 length (half prompt, half answer; DPO and ORPO read two for each pair; PPO samples its answers). DPO stands in
-the table twice: with a second model as its reference, and with the policy's adapter switched off. Memory is
-what the process took beyond itself with everything imported (CPU), or what was allocated (GPU). Prints a
-Markdown table, or with --json what was measured.
+the table twice: with a second model as its reference, and with the policy's adapter switched off. TRL's own
+trainers, which the losses are held to, stand below. Memory is what the process took beyond itself with
+everything imported (CPU), or what was allocated (GPU). Prints a Markdown table, or with --json what was
+measured.
 """
 
 import argparse
@@ -23,6 +24,8 @@ METHODS = {
     "dpo": "DPO, adapter off",
     "orpo": "ORPO",
     "ppo": "PPO, adapter off",
+    "trl-dpo": "DPO of TRL, adapter off",
+    "trl-orpo": "ORPO of TRL",
 }
 STEPS = 2  # the optimizer's own memory is there from the second on
 
@@ -58,6 +61,9 @@ def _in_a_child(told: argparse.Namespace, method: str, checkpointing: str) -> di
         lines = done.stderr.strip().splitlines() or ["no reason was told"]
         raise InputError(f"{METHODS[method]}: {lines[-1].removeprefix('error: ')}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"{found['method']}, gradient checkpointing {checkpointing}: {found['peak_mb']} MB", file=sys.stderr
+    )
     return found
 
 
@@ -73,6 +79,8 @@ def measure(told: argparse.Namespace, method: str, checkpointing: bool) -> dict[
     from trainers.preferences.ppo import PpoConfig
     from trainers.tuned import start_from
 
+    if method.startswith("trl"):
+        return {"method": METHODS[method], **_trl(told, method, checkpointing)}
     kind: Any = {"orpo": OrpoConfig, "ppo": PpoConfig}.get(method, DpoConfig)
     config = kind(
         batch_size=told.batch, max_tokens=told.length, tokens=1 << 30, device=told.device,
@@ -129,10 +137,55 @@ def _ppo(start: Any, config: Any, rows: list[Any], _: str, work: Path) -> dict[s
     run.memory = remember(config)
     reference = reference_of(start.folder, start.policy, second=False)
     prompts = [prompt for prompt, _ in rows]
-    texts = ["" for _ in rows]
+    texts: list[Any] = ["" for _ in rows]
     made = play(prompts, texts, lambda _, answers: [*map(len, answers)], reference, start, run, config)
     learn(made, start, run, config)
     return run.figures()
+
+
+def _trl(told: argparse.Namespace, method: str, checkpointing: bool) -> dict[str, Any]:
+    """The same by TRL's own trainer: as many pairs, of a word that is one token, with the same adapter."""
+    import time
+
+    import datasets
+    import peft
+    import transformers
+    from trl import DPOConfig, DPOTrainer
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    from trainers.generator import open_generator
+    from trainers.policy import choose_device, choose_precision, held_bytes, peak_bytes, reset_peak
+    from trainers.sources import find
+
+    device, folder = choose_device(told.device), find(told.base, "model").path
+    precision, empty = choose_precision("auto", device), held_bytes(device)
+    half, pairs = told.length // 2, told.batch * STEPS
+    row = {"prompt": " the" * half, "chosen": " a" * (half - 1), "rejected": " of" * (half - 1)}
+    adapter = peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    trainer: Any
+    config: Any
+    trainer, config = (DPOTrainer, DPOConfig) if method == "trl-dpo" else (ORPOTrainer, ORPOConfig)
+    with TemporaryDirectory(prefix="edgewise-") as work:
+        made = trainer(
+            open_generator(folder), peft_config=adapter,
+            train_dataset=datasets.Dataset.from_list([row] * pairs),
+            processing_class=transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True),
+            args=config(
+                output_dir=work, per_device_train_batch_size=told.batch, max_steps=STEPS, report_to=[],
+                max_length=told.length + 1, use_cpu=device.type == "cpu", bf16=precision == "bf16",
+                gradient_checkpointing=checkpointing, save_strategy="no", disable_tqdm=True,
+            ),
+        )  # fmt: skip
+        reset_peak(device)
+        began = time.perf_counter()
+        made.train()
+        seconds, most = time.perf_counter() - began, peak_bytes(device)
+    weights = sum(one.numel() * one.element_size() for one in made.model.parameters())
+    return {
+        "gradient_checkpointing": checkpointing, "batch": told.batch, "length": told.length,
+        "weights_mb": round(weights / 1e6, 1), "peak_mb": round((most - empty) / 1e6, 1), "seconds": seconds,
+        "device": made.args.device.type, "precision": precision,
+    }  # fmt: skip
 
 
 def table(rows: list[dict[str, Any]]) -> str:

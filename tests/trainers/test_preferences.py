@@ -40,9 +40,8 @@ COMMON = {
     "save_every": 4,
     "device": "cpu",
 }
-PPO = PpoConfig(
-    **{**COMMON, "batch_size": 8, "tokens": 5000}, rollouts=16, max_new_tokens=8, missing_end=0.1, kl=0.01
-)
+MORE = {**COMMON, "batch_size": 8, "tokens": 12_000, "learning_rate": 2e-2}
+PPO = PpoConfig(**MORE, rollouts=32, max_new_tokens=8, missing_end=0.1, kl=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +125,7 @@ def test_dpo_begins_at_log_2_and_knows_its_gradient(language_model: Path, answer
     rows = [(([5, 6], [7, 8, 2]), ([5, 6], [9, 2])), (([4], [7, 2]), ([4], [8, 11, 12, 2]))]
     batch = next(pair_batches(rows, 2, config, 0))
     loss, _ = dpo_loss(reference_of(language_model, policy, second=True), 0.4)(policy, batch)
-    assert float(loss) == pytest.approx(2 * np.log(2), abs=1e-6)
+    assert loss.item() == pytest.approx(2 * np.log(2), abs=1e-6)
     loss.backward()
     weight = policy.model.get_output_embeddings().weight
     found = weight.grad.clone()
@@ -267,7 +266,7 @@ def test_ppo_earns_more_and_tells_its_rollouts_apart(by_ppo: Checkpoint) -> None
     told = by_ppo.meta["metrics"]["training"]
     first, last = told["curve"][0], told["curve"][-1]
     assert first["kl"] == 0 and last["kl"] > 0.01
-    assert last["reward"] > first["reward"]
+    assert last["reward"] > first["reward"] + 0.3
     assert told["rollout_tokens"] < told["tokens"] and told["rounds"] >= 2
     assert PPO.tokens <= told["tokens"] < PPO.tokens + 8 * 64
     assert by_ppo.meta["lineage"][-1]["step"] == "ppo"
@@ -283,7 +282,7 @@ def test_ppo_killed_by_the_system_ends_alike(
         "learn = Run.learn\n"
         "def dying(self, *args):\n"
         "    learn(self, *args)\n"
-        "    self.steps == 13 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    self.steps == 20 and os.kill(os.getpid(), signal.SIGKILL)\n"
         "Run.learn = dying\n"
         "prompts, base, out, config = json.loads(sys.argv[1])\n"
         "reward = lambda prompts, answers: np.array([answer.count('e') for answer in answers])\n"
@@ -295,7 +294,7 @@ def test_ppo_killed_by_the_system_ends_alike(
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     assert [file.name for file in tmp_path.iterdir()] == [".out.work"]
     state = json.loads((tmp_path / ".out.work" / "point" / "data.json").read_text())
-    assert 0 < state["steps"] < 13
+    assert 0 < state["steps"] < 20
     again = ppo(prompts, letters, language_model, tmp_path / "out", PPO)
     assert again.digest == by_ppo.digest
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
@@ -306,9 +305,9 @@ def test_ppo_killed_by_the_system_ends_alike(
 @pytest.mark.parametrize(
     ("scores", "says"),
     [
-        (lambda n: [0.0] * (n - 1) + [float("nan")], "reward: gave nan for answer 15 of 16; give finite"),
-        (lambda n: [float("inf")] + [0.0] * (n - 1), "reward: gave inf for answer 0 of 16"),
-        (lambda n: [1.0], "reward: gave 1 numbers for 16 answers"),
+        (lambda n: [0.0] * (n - 1) + [float("nan")], "reward: gave nan for answer 31 of 32; give finite"),
+        (lambda n: [float("inf")] + [0.0] * (n - 1), "reward: gave inf for answer 0 of 32"),
+        (lambda n: [1.0], "reward: gave 1 numbers for 32 answers"),
         (lambda n: ["good"] * n, "reward: gave no list of numbers"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_generator import make_generator
 
 from runtimes.errors import InputError
-from trainers.adapter import check_adapter, merged
+from trainers.adapter import check_adapter, merged, weights_digest
 from trainers.batches import batch_of, groups, pack, packed
 from trainers.checkpoint import Checkpoint, open_checkpoint
 from trainers.generator import adopt_generator, open_generator
@@ -112,6 +112,19 @@ def test_an_adapter_of_another_base_is_refused(
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="not an adapter"):
         merged(tuned.path, language_model)
+
+
+def test_an_adapter_is_put_on_its_base_by_a_command(
+    tuned: Checkpoint, language_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from apps.language.adapter import main
+
+    adapter = str(tuned.path / "adapter")
+    assert main([str(language_model), adapter, "-o", str(tmp_path / "out")]) == 0
+    made = open_checkpoint(tmp_path / "out")
+    assert weights_digest(made.path) == weights_digest(tuned.path) and made.limits == tuned.limits
+    assert main([str(tuned.path), adapter, "-o", str(tmp_path / "other")]) == 2
+    assert "of another base" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:

@@ -84,7 +84,8 @@ def ppo(
     InputError for no prompts, and for rewards that are no finite numbers; then nothing stands at `out`.
     Killed and called again, it goes on from its last resume point, which stands between two rounds."""
     config = config or PpoConfig()
-    check_ppo(prompts, config)
+    check_prompts(prompts)
+    check_ppo(config)
     from trainers.batches import shuffled
     from trainers.policy import reference_of
     from trainers.tuned import run_of, start_from, write_tuned
@@ -126,11 +127,14 @@ def remember(config: PpoConfig) -> dict[str, Any]:
     return {"rounds": 0, "kl": config.kl, "rollout_tokens": 0, "told": {}}
 
 
-def check_ppo(prompts: list[Any], config: PpoConfig) -> None:
+def check_prompts(prompts: list[Any]) -> None:
     if not prompts:
         raise InputError("no prompts: the list is empty; give it at least one")
     for number, prompt in enumerate(prompts):
         prompt_of(f"prompts row {number}", prompt)
+
+
+def check_ppo(config: PpoConfig) -> None:
     for key in ("rollouts", "max_new_tokens", "epochs"):
         if getattr(config, key) < 1:
             raise InputError(f"ppo.{key} = {getattr(config, key)}: must be 1 or more")

@@ -11,6 +11,7 @@ from typing import Any
 from apps.language.align import plots, tables
 from apps.language.align.results import (
     NAMES,
+    ROWS,
     Found,
     changed_rows,
     expected,
@@ -156,14 +157,13 @@ def _losses(found: Found) -> str:
         for method in ("sft", "ppo", "dpo", "orpo")
         if any(run["training"].get("curve") for run in found.of(method))
     )
-    return (
-        _card("Training loss", "a line for each seed; each method's loss is its own", shown) if shown else ""
-    )
+    hint = "a line for each seed; each method's loss is its own"
+    return _card("Training loss", hint, f'<div class="split">{shown}</div>') if shown else ""
 
 
 def _said(found: Found) -> str:
     """The first prompts are shown, whatever was answered: none is picked."""
-    firsts = {m: found.of(m)[0] for m in ("base", "before", "sft", "ppo", "dpo", "orpo") if found.of(m)}
+    firsts = {m: found.of(m)[0] for m in ROWS if found.of(m)}
     blocks = []
     for i in range(SAMPLES):
         lines = [

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Literal
 
 from apps.language.align.config import STRENGTH, AlignConfig, Sensitivity
+
+SEED_OFFSET = 1000
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ def plan(config: AlignConfig) -> list[Run]:
     if config.pairs == "sampled":
         runs += [_model(config, "chosen", seed, rank=3) for seed in config.seeds]
     runs += [_model(config, method, first, 3, {"peft": "none"}) for method in config.no_peft]
-    for method in config.methods:
-        runs += [_model(config, method, first, 4, change) for change in _changes(config, method)]
+    tried = [[(method, change) for change in _changes(config, method)] for method in config.methods]
+    for row in zip_longest(*tried):  # in turns, so that no method is left out where time is short
+        runs += [_model(config, method, first, 4, change) for method, change in filter(None, row)]
     return runs
 
 
@@ -68,10 +72,13 @@ def _changes(config: AlignConfig, method: str) -> list[dict[str, Any]]:
 
 
 def method_config(config: AlignConfig, run: Run) -> Any:
-    """The trainer's config of a run: its own table, with the budget, the seed and what this run changes."""
+    """The trainer's config of a run: its own table, with the budget, the seed and what this run changes.
+
+    The seed is another than the start's, so that SFT goes on in an order of rows of its own.
+    """
     own = getattr(config, "sft" if run.method == "chosen" else run.method)
     change = dict(run.changed)
     if change.get("peft") == "none":
         change["learning_rate"] = own.learning_rate * config.full_rate
     tokens = config.tokens * (2 if run.method == "orpo" else 1)
-    return replace(own, tokens=tokens, seed=run.seed, **change)
+    return replace(own, tokens=tokens, seed=run.seed + SEED_OFFSET, **change)

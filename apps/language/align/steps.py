@@ -91,7 +91,8 @@ def do(place: Place, run: Run) -> Result:
         "label": place.config.label, "method": run.method, "seed": run.seed, "changed": dict(run.changed),
         "job": job_of(place.config, run), "machine": _machine(),
     }  # fmt: skip
-    result = {**about, **found, "seconds": round(time.perf_counter() - started, 2)}
+    spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time()}
+    result = {**about, **found, **{key: round(value, 2) for key, value in spent.items()}}
     write_json(place.result(run), result)
     return result
 

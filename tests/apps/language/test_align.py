@@ -161,7 +161,7 @@ def test_a_run_has_its_own_settings_budget_and_seed(toml):
     config = read_align(toml)
     runs = {run.name: run for run in plan(config)}
     whole = method_config(config, runs["dpo-peft-none-seed0"])
-    assert (whole.peft, whole.tokens, whole.seed) == ("none", 500, 0)
+    assert (whole.peft, whole.tokens, whole.seed) == ("none", 500, 1000)
     assert whole.learning_rate == pytest.approx(1e-3)
     assert method_config(config, runs["orpo-seed1"]).tokens == 1000
 

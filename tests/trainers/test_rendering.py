@@ -1,0 +1,60 @@
+"""Prompts and answers as token ids."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_generator import make_generator
+
+from runtimes.errors import InputError
+from trainers.rendering import Renderer, fitting
+
+TALK = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Yes?"},
+    {"role": "user", "content": "the cat"},
+]
+
+
+def test_messages_go_through_the_bases_own_template(language_model: Path) -> None:
+    renderer = Renderer(language_model, 2, 1)
+    assert renderer.text(TALK[-1:]) == "<|im_start|>user\nthe cat<|im_end|>\n<|im_start|>assistant\n"
+    (ids,) = renderer.prompts([TALK])
+    assert (ids[0], ids.count(1), ids.count(2)) == (1, 5, 4)
+    assert renderer.fast.decode(ids, skip_special_tokens=False) == renderer.text(TALK)
+
+
+def test_a_text_is_gone_on_with_as_it_stands(language_model: Path) -> None:
+    renderer = Renderer(language_model, 2, 1)
+    (ids, empty) = renderer.prompts(["the cat", ""])
+    assert renderer.decode(ids) == "the cat" and 1 not in ids
+    assert empty == [1] and Renderer(language_model, 2).prompts([""]) == [[2]]
+    (answer,) = renderer.answers([" sees é🙂"])
+    assert answer[-1] == 2 and answer.count(2) == 1
+    assert renderer.decode(answer) == " sees é🙂"
+
+
+def test_a_base_without_a_template_reads_plain_lines(tmp_path: Path) -> None:
+    renderer = Renderer(make_generator(tmp_path / "base", template=False), 2, 1)
+    assert renderer.text(TALK[2:]) == "Assistant: Yes?\n\nUser: the cat\n\nAssistant:"
+    assert renderer.prompts([TALK])[0][0] != 1
+
+
+def test_a_template_that_refuses_is_one_line(tmp_path: Path) -> None:
+    base = make_generator(tmp_path / "base")
+    about = json.loads((base / "tokenizer_config.json").read_text())
+    about["chat_template"] = "{{ raise_exception('no system role\nhere') }}"
+    (base / "tokenizer_config.json").write_text(json.dumps(about))
+    with pytest.raises(
+        InputError, match=r"the chat template refuses these messages \(no system role"
+    ) as caught:
+        Renderer(base, 2).prompts([TALK])
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_too_long_is_counted() -> None:
+    rows = [[([1] * 3, [2] * 3)], [([1] * 4, [2] * 3)]]
+    assert fitting(rows, 6, "rows") == (rows[:1], 1)
+    with pytest.raises(InputError, match="each of the 2 is over max_tokens = 5"):
+        fitting(rows, 5, "rows")
