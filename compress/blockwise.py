@@ -47,36 +47,6 @@ def quantize_blocks(weight: np.ndarray, bits: int, block: int) -> tuple[np.ndarr
     return (_codes(values, scale, middle) + middle).astype(np.uint8), scale[..., 0]
 
 
-def quantize_affine(weight: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rows, K) fp32 → codes uint8 (rows, blocks, block), scales fp32 and zero points uint8 (rows, blocks).
-
-    weight = (code - zero) · scale. Zero itself is on the grid, and of a few ranges the one with the least
-    squared error is taken.
-    """
-    rows, width = weight.shape
-    blocks = -(-width // block)
-    padded = np.pad(weight.astype(np.float32), ((0, 0), (0, blocks * block - width)))
-    values = padded.reshape(rows, blocks, block)
-    most = (1 << bits) - 1
-    high = np.maximum(values.max(-1, keepdims=True), 0)
-    low = np.minimum(values.min(-1, keepdims=True), 0)
-    found, least = None, np.full(high.shape, np.inf, np.float32)
-    for factor in SHRINK if bits == 4 else SHRINK[:1]:
-        scale = (high - low) * factor / most
-        scale = np.where(scale == 0, np.float32(1), scale).astype(np.float32)
-        zero = np.clip(np.rint(-low * factor / scale), 0, most)
-        codes = np.clip(np.rint(values / scale) + zero, 0, most)
-        error = (((codes - zero) * scale - values) ** 2).sum(-1, keepdims=True)
-        if found is None:
-            found = [codes, scale, zero]
-        else:
-            better = error < least
-            found = [np.where(better, new, old) for new, old in zip((codes, scale, zero), found, strict=True)]
-        least = np.minimum(error, least)
-    assert found is not None
-    return found[0].astype(np.uint8), found[1][..., 0], found[2][..., 0].astype(np.uint8)
-
-
 def _codes(values: np.ndarray, scale: np.ndarray, middle: int) -> np.ndarray:
     return np.clip(np.rint(values / scale), -middle, middle - 1)
 

@@ -9,13 +9,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from compress.blockwise import SHRINK
 from compress.graph import Model
 
+# Where a block's zero lies: in the middle of the codes, on a code, or anywhere between them.
+Zero = Literal["middle", "whole", "free"]
 # Added to the diagonal, as a part of its mean (the paper's).
 DAMPING = 0.01
 _TOGETHER = 128  # columns whose corrections reach those behind in one product
@@ -76,10 +78,10 @@ def _feeds(session: Any, row: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def gptq(
-    weight: np.ndarray, moment: np.ndarray, bits: int, block: int, symmetric: bool
+    weight: np.ndarray, moment: np.ndarray, bits: int, block: int, zero: Zero
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rows, K) fp32 and Σ x xᵀ (K, K) → codes uint8 (rows, blocks, block), scales fp32 and zero points uint8
-    (rows, blocks); weight = (code - zero) · scale. `block` divides K."""
+    """(rows, K) fp32 and Σ x xᵀ (K, K) → codes uint8 (rows, blocks, block), scales and zero points fp32
+    (rows, blocks); weight = (code - zero point) · scale. `block` divides K."""
     rows, width = weight.shape
     left = weight.astype(np.float32).copy()
     inverse, weighing = _inverse_root(moment)
@@ -93,15 +95,27 @@ def gptq(
             at = column // block
             if column % block == 0:
                 span = slice(column, column + block)
-                scales[:, at], zeros[:, at] = _grid(left[:, span], weighing[span], bits, symmetric)
-            scale, zero = scales[:, at], zeros[:, at]
-            code = np.clip(np.rint(left[:, column] / scale) + zero, 0, (1 << bits) - 1)
+                scales[:, at], zeros[:, at] = grid(left[:, span], weighing[span], bits, zero)
+            scale, middle = scales[:, at], zeros[:, at]
+            code = np.clip(np.rint(left[:, column] / scale + middle), 0, (1 << bits) - 1)
             codes[:, column] = code
-            error = (left[:, column] - (code - zero) * scale) / inverse[column, column]
+            error = (left[:, column] - (code - middle) * scale) / inverse[column, column]
             left[:, column + 1 : end] -= np.outer(error, inverse[column, column + 1 : end])
             errors[:, column - start] = error
         left[:, end:] -= errors @ inverse[start:end, end:]
-    return codes.reshape(rows, -1, block), scales, zeros.astype(np.uint8)
+    return codes.reshape(rows, -1, block), scales, zeros
+
+
+def rounded(
+    weight: np.ndarray, bits: int, block: int, zero: Zero
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same to the nearest, without moments."""
+    values = weight.astype(np.float32).reshape(len(weight), -1, block)
+    even = np.ones(block, np.float32)
+    found = [grid(values[:, at], even, bits, zero) for at in range(values.shape[1])]
+    scales, zeros = (np.stack(parts, axis=1) for parts in zip(*found, strict=True))
+    codes = np.clip(np.rint(values / scales[..., None] + zeros[..., None]), 0, (1 << bits) - 1)
+    return codes.astype(np.uint8), scales, zeros
 
 
 def _inverse_root(moment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,24 +128,26 @@ def _inverse_root(moment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return root.astype(np.float32), diagonal.astype(np.float32)
 
 
-def _grid(
-    values: np.ndarray, weighing: np.ndarray, bits: int, symmetric: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and zero point (rows,) of one block (rows, block): of a few ranges the one that errs least."""
+def grid(values: np.ndarray, weighing: np.ndarray, bits: int, zero: Zero) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and zero point float32 (rows,) of one block (rows, block): of a few ranges the one whose squared
+    error, weighed by column, is least."""
     most, middle = (1 << bits) - 1, 1 << (bits - 1)
+    high, low = values.max(-1), values.min(-1)
+    if zero == "whole":
+        high, low = np.maximum(high, 0), np.minimum(low, 0)
+    extreme = np.where(high > -low, high, low)
     best: tuple[np.ndarray, np.ndarray] | None = None
     least = np.full(len(values), np.inf, np.float32)
-    extreme = np.take_along_axis(values, np.abs(values).argmax(-1)[:, None], -1)[:, 0]
-    high, low = np.maximum(values.max(-1), 0), np.minimum(values.min(-1), 0)
     for factor in SHRINK:
-        scale = extreme / -middle * factor if symmetric else (high - low) * factor / most
+        scale = extreme / -middle * factor if zero == "middle" else (high - low) * factor / most
         scale = np.where(scale == 0, np.float32(1), scale).astype(np.float32)
-        zero = np.full_like(scale, middle) if symmetric else np.clip(np.rint(-low * factor / scale), 0, most)
-        code = np.clip(np.rint(values / scale[:, None]) + zero[:, None], 0, most)
-        error = (((code - zero[:, None]) * scale[:, None] - values) ** 2) @ weighing
+        point = np.full_like(scale, middle) if zero == "middle" else -low * factor / scale
+        point = np.clip(np.rint(point), 0, most) if zero == "whole" else point.astype(np.float32)
+        code = np.clip(np.rint(values / scale[:, None] + point[:, None]), 0, most)
+        error = (((code - point[:, None]) * scale[:, None] - values) ** 2) @ weighing
         better = error < least
-        old = best or (scale, zero)
-        best = np.where(better, scale, old[0]), np.where(better, zero, old[1])
+        old = best or (scale, point)
+        best = np.where(better, scale, old[0]), np.where(better, point, old[1])
         least = np.minimum(error, least)
     assert best is not None
     return best

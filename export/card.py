@@ -27,15 +27,16 @@ _LIMITS = {
     "{max_channels} channels. What is slower than a window, or shows only in how channels move together, is "
     "not seen. It must be fitted on normal points of a series before it can judge it.",
     "text-generation": "Reads and writes {max_tokens} tokens together. What it writes is probable, not "
-    "true: a model of this size makes up facts, names and figures, and can repeat itself; check what matters.",
+    "true: a model of this size makes up facts, names and figures, and can repeat itself; check what "
+    "matters.",
     "feature-extraction": "Reads the first {max_tokens} tokens of a text. Vectors of near texts are near; "
     "that says nothing about whether either is true.",
 }
 
 
 _GREEDY = (
-    "Perplexity on held-out text, lower is better; same answer: the most probable next token behind a prompt; "
-    "same text: what part of {tokens} greedy tokens is the original's before they part."
+    "Perplexity on held-out text, lower is better; same answer: the most probable next token behind a "
+    "prompt; same text: what part of {tokens} greedy tokens is the original's before they part."
 )
 
 

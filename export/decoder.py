@@ -67,7 +67,8 @@ def _require_room(checkpoint: Path) -> None:
     count = 0
     for file in checkpoint.glob("*.safetensors"):
         with safe_open(file, "np") as tensors:
-            count += sum(int(np.prod(tensors.get_slice(name).get_shape())) for name in tensors.keys())
+            names = list(tensors.keys())
+            count += sum(int(np.prod(tensors.get_slice(name).get_shape())) for name in names)
     if 4 * count > MAX_BYTES:
         raise InputError(
             f"{checkpoint.name}: {count / 1e6:.0f} million weights make a graph over 2 GB in fp32; at most "

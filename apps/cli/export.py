@@ -50,7 +50,7 @@ def export(
         float | None,
         typer.Option(
             help="Accuracy a variant may lose, as a fraction, or rise of a text generator's perplexity. "
-            "[default: 0.01, of a text generator 0.1]"
+            "[default: 0.01, of a text generator 0.05]"
         ),
     ] = None,
     reader: Annotated[

@@ -248,3 +248,18 @@ def test_the_checkpoint_is_the_reference(small_bundle: Path, small_checkpoint: P
     assert small["ratio_to"]["speed"] == pytest.approx(
         teacher["latency_ms"]["p50"] / small["latency_ms"]["p50"]
     )
+
+
+def test_a_generator_tells_its_pace(lm_bundles: dict[str, Path]) -> None:
+    entries = {"ours": BenchEntry(lm_bundles["llama"], variant="onnx-fp32")}
+    config = BenchConfig(quick=True, rounds=3, seconds=2, cold_starts=1)
+    rows = bench(entries, ["the cat sees", "a big dog"], None, config)
+    assert [row["tokenization"] for row in rows] == [True, False]
+    for row in rows:
+        check_row(row, "row")
+        pace = row["generation"]
+        assert (pace["prompt_tokens"], pace["new_tokens"], pace["n"]) == (127, 64, 5)
+        assert pace["prefill_tokens_s"] == pytest.approx(127e3 / pace["first_token_ms"])
+        assert row["metric"] is None and "an answer is 32 tokens" in row["note"]
+        assert "tokens/s" in row["note"] and row["latency_ms"]["p50"] > 0 < row["peak_rss_mb"]
+        assert row["parity"]["agreement"] == 1

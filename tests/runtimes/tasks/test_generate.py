@@ -5,9 +5,12 @@ import threading
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_lm import LIMITS, PROMPTS
 
 from runtimes.errors import BundleError, EngineError, InputError
+from runtimes.generation import check_cache, check_generation
 from runtimes.golden import continuations_of
 from runtimes.load import load
 
@@ -291,6 +294,22 @@ def test_a_graph_that_is_not_what_its_entry_says_is_refused(lm_bundles):
         wrong = {**about, "cache": {**about["cache"], key: value}}
         with pytest.raises(EngineError, match="export it again"):
             onnx_decoder.open(lm_bundles["llama"] / about["file"], 1, wrong)
+
+
+NAMES = ["eos", "bos", "template", "sampling", "top_p", "layers", "kv_heads", "head_size", "dtype", "names"]
+KEYS = st.sampled_from(NAMES)
+PLAIN = st.none() | st.booleans() | st.text(max_size=5) | st.integers() | st.floats()
+
+
+@given(st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=12))
+def test_entries_of_any_form_are_refused_or_right(value):
+    for check in (check_generation, check_cache):
+        try:
+            check(value)
+        except ValueError as error:
+            assert str(error)
+        else:
+            assert check is check_generation and set(value) >= {"eos", "bos", "template", "sampling"}
 
 
 @pytest.mark.parametrize(
