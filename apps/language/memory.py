@@ -10,6 +10,7 @@ measured.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ METHODS = {
     "trl-dpo": "DPO of TRL, adapter off",
     "trl-orpo": "ORPO of TRL",
 }
+# What is freed is given back at once; left to itself, malloc keeps some hundred MB, more or less by chance.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 STEPS = 2  # the optimizer's own memory is there from the second on
 
 
@@ -56,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _in_a_child(told: argparse.Namespace, method: str, checkpointing: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "apps.language.memory", "--base", told.base, "--device", told.device]
     command += ["--batch", str(told.batch), "--length", str(told.length), "--child", method, checkpointing]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, **_MALLOC}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no reason was told"]
         raise InputError(f"{METHODS[method]}: {lines[-1].removeprefix('error: ')}")

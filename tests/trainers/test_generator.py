@@ -12,6 +12,9 @@ from runtimes.errors import InputError
 from trainers.checkpoint import open_checkpoint
 from trainers.generator import adopt_generator, end_tokens, open_generator
 
+# The user's own, where the wheel may lie already: each test gets another.
+CACHE = os.environ.get("EDGEWISE_CACHE") or str(Path.home() / ".cache" / "edgewise")
+
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_model_is_adopted_with_its_template(family: str, tmp_path: Path) -> None:
@@ -94,9 +97,7 @@ def test_smollm2_from_its_wheel_reads_and_writes_english(monkeypatch: pytest.Mon
 
     from trainers.sources import find
 
-    monkeypatch.setenv(
-        "EDGEWISE_CACHE", os.environ.get("EDGEWISE_TESTS_CACHE") or str(Path.home() / ".cache/edgewise")
-    )
+    monkeypatch.setenv("EDGEWISE_CACHE", CACHE)
     try:
         source = find("HuggingFaceTB/SmolLM2-135M-Instruct", "model")
     except InputError:

