@@ -90,11 +90,7 @@ def bench(
     opened = {name: _open(name, entry, config.threads) for name, entry in entries.items()}
     _check_same_labels(opened)
     quality.check_truths(texts, labels, getattr(next(iter(opened.values())).model, "labels", None))
-    common = {
-        "device": machine.describe(), "emulated": machine.emulated(), "sample": result.sample(texts),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"), "batch": 1, "quick": config.quick,
-        "simulated_profile": profile,
-    }  # fmt: skip
+    common = _common(texts, config, profile)
     cooling = Cooling(QUICK_COOLING if config.quick else LIMIT_S)
     known = metrics or {}
     judged = {name: _judge(name, one, texts, labels, known.get(name)) for name, one in opened.items()}
@@ -141,6 +137,15 @@ def _loops(
     rounds, seconds = math.ceil(config.rounds / RERUN_PART), config.seconds / RERUN_PART
     shorter = replace(config, rounds=rounds, seconds=seconds, seed=config.seed + 1)
     return timings, _time_all(calls, inputs, shorter, "rounds of the rerun")
+
+
+def _common(texts: Sequence[Any], config: BenchConfig, profile: str | None) -> dict[str, Any]:
+    """What all rows of a run share."""
+    return {
+        "device": machine.describe(), "emulated": machine.emulated(), "sample": result.sample(texts),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"), "batch": 1, "quick": config.quick,
+        "simulated_profile": profile,
+    }  # fmt: skip
 
 
 def _paces(

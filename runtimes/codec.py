@@ -4,10 +4,10 @@ Unlike `runtimes.text`, which prepares texts that are judged. A prompt is what t
 every character counts.
 """
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from tokenizers import Tokenizer as FastTokenizer
 
 from runtimes.errors import BundleError, InputError
@@ -20,6 +20,7 @@ class Codec:
         fast.no_padding()
         fast.no_truncation()
         self._fast = fast
+        self._lock = threading.RLock()  # what counts as a special token is a state of the tokenizer
         self.size = fast.get_vocab_size(with_added_tokens=True)
         added = fast.get_added_tokens_decoder()
         self.special = {number: str(token.content) for number, token in added.items() if token.special}
@@ -40,7 +41,8 @@ class Codec:
         a text that is no Unicode (lone surrogates, as broken UTF-8 leaves them).
         """
         try:
-            return list(self._fast.encode(text, add_special_tokens=whole).ids)
+            with self._lock:
+                return list(self._fast.encode(text, add_special_tokens=whole).ids)
         except (UnicodeEncodeError, TypeError):
             raise InputError("the text is not valid Unicode; convert it to UTF-8") from None
 
@@ -52,12 +54,13 @@ class Codec:
         if not any(told in text for text, data in parts if data for told in self.special.values()):
             return self.encode("".join(text for text, _ in parts), whole=False)
         ids: list[int] = []
-        for text, data in parts:
-            self._fast.encode_special_tokens = data
-            try:
-                ids += self.encode(text, whole=False)
-            finally:
-                self._fast.encode_special_tokens = False
+        with self._lock:
+            for text, data in parts:
+                self._fast.encode_special_tokens = data
+                try:
+                    ids += self.encode(text, whole=False)
+                finally:
+                    self._fast.encode_special_tokens = False
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -73,12 +76,6 @@ class Codec:
     def is_bytes(self) -> bool:
         """Whether its tokens are bytes, spelled by GPT-2's table (a decoder of type ByteLevel alone)."""
         return type(self._fast.decoder).__name__ == "ByteLevel"
-
-    def check(self, ids: Sequence[int]) -> None:
-        """Raises InputError for an id that the vocabulary does not have."""
-        wrong = [one for one in np.asarray(ids, dtype=object).tolist() if not 0 <= one < self.size]
-        if wrong:
-            raise InputError(f"token {wrong[0]} is not in the vocabulary of {self.size}")
 
 
 def byte_table() -> dict[str, int]:

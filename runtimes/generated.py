@@ -123,7 +123,8 @@ class Stream:
                 self._answer.end("cancelled")
                 self._steps.close()  # type: ignore[attr-defined]
                 continue
-            next(self._steps, None)
+            if next(self._steps, self) is self and not self._answer.finish:
+                self._answer.end("cancelled")  # the engine failed at an earlier call
         self._told += 1
         return self._answer.pieces[self._told - 1]
 

@@ -169,6 +169,16 @@ def test_a_stream_is_cancelled_after_the_token_at_hand(model):
     assert closed.result.finish == "cancelled" and list(closed) == []
 
 
+def test_a_stream_whose_engine_fails_ends(model):
+    stream = model.stream(PROMPTS[0], max_new_tokens=80, temperature=1.0, seed=1)
+    next(stream)
+    cache = stream._steps.gi_frame.f_locals["cache"]
+    cache._decoder = None
+    with pytest.raises(AttributeError):
+        list(stream)
+    assert list(stream) == [] and stream.result.finish == "cancelled"
+
+
 def test_two_streams_at_once_do_not_disturb_each_other(model):
     how = {"max_new_tokens": 20, "temperature": 1.0}
     streams = [model.stream(prompt, seed=n, **how) for n, prompt in enumerate(PROMPTS[:2])]
@@ -271,6 +281,14 @@ def test_an_empty_prompt_starts_with_the_first_token(models):
         bare("")
     with pytest.raises(InputError, match="no chat template"):
         bare(CHAT)
+
+
+def test_a_zip_writes_what_its_folder_writes(lm_bundles, models, tmp_path):
+    from export.pack import zipped
+
+    (tmp_path / "lm.zip").write_bytes(zipped(lm_bundles["llama"]))
+    found = load(tmp_path / "lm.zip", threads=1)(CHAT, max_new_tokens=12)
+    assert found == models["llama"](CHAT, max_new_tokens=12)
 
 
 def test_describe_tells_engine_and_memory(models):
