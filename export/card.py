@@ -49,7 +49,7 @@ def card(manifest: dict[str, Any], parity: dict[str, Any]) -> str:
         "## Use",
         _USE.format(name=manifest["name"], lines=_LINES[manifest["task"]]),
         "## How well",
-        _metrics(manifest["metrics"]),
+        _metrics(manifest["metrics"], manifest["task"]),
         "## Variants, against the original",
         _variants(manifest, parity),
         "## Limits",
@@ -84,7 +84,11 @@ def _training(data: dict[str, Any], seed: Any) -> str:
     )
 
 
-def _metrics(metrics: dict[str, Any]) -> str:
+def _metrics(metrics: dict[str, Any], task: str) -> str:
+    if task == "text-generation":
+        return (
+            "Perplexity on held-out text is below, the original's and each variant's. Answers were not rated."
+        )
     test = metrics.get("test", {})
     if "exact_match" in test:
         return _reader(test)

@@ -41,7 +41,7 @@ class Budget:
 # Near ties fall either way by rounding alone, and one may stand anywhere in an answer.
 EXACT_GREEDY = 0.8
 # What int4 costs a generator of the smallest size; see docs/language/export.md.
-GENERATOR_BUDGET = Budget(min_cosine=0.97, min_agreement=0.7, max_drop=0.05)
+GENERATOR_BUDGET = Budget(min_cosine=0.97, min_agreement=0.7, max_drop=0.05, min_greedy=0.05)
 
 
 def check_budget(budget: Budget) -> None:
