@@ -6,6 +6,7 @@ the same weights as one that was not.
 
 import json
 import math
+import os
 import shutil
 import sys
 import time
@@ -260,6 +261,8 @@ def _make_trainer(
     work: Path, precision: str, figures: Figures,
 ) -> _Trainer:  # fmt: skip
     gpu = torch.cuda.is_available()
+    # Where transformers finds the precision of an earlier training of this process, and would take it for ours.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no" if precision == "fp32" else precision
     steps = math.ceil(len(train) / config.batch_size / config.gradient_accumulation) * config.epochs
     args = transformers.TrainingArguments(
         output_dir=str(work), num_train_epochs=config.epochs, per_device_train_batch_size=config.batch_size,

@@ -228,6 +228,14 @@ def test_bf16_on_a_cpu_saves_fp32(base: Path, dataset: Dataset, tmp_path: Path) 
     assert evaluate(made, dataset.splits["test"]) == made.meta["metrics"]["test"]
 
 
+def test_fp32_stays_fp32_behind_a_bf16_run(base: Path, dataset: Dataset, tmp_path: Path) -> None:
+    one = replace(QUICK, epochs=1)
+    before = finetune(dataset, base, tmp_path / "before", replace(one, precision="fp32"))
+    finetune(dataset, base, tmp_path / "between", replace(one, precision="bf16"))
+    after = finetune(dataset, base, tmp_path / "after", replace(one, precision="fp32"))
+    assert before.digest == after.digest
+
+
 @pytest.mark.parametrize(("change", "message"), [
     ({"epochs": 0}, "train.epochs = 0"), ({"learning_rate": 0.0}, "train.learning_rate"),
     ({"precision": "int8"}, "train.precision = 'int8'"), ({"metric": "auc"}, "train.metric"),

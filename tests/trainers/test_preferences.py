@@ -60,15 +60,16 @@ def moved_model(language_model: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def test_dpo_and_orpo_agree_with_trl(language_model: Path, moved_model: Path, tmp_path: Path) -> None:
+def test_dpo_and_orpo_agree_with_trl(
+    language_model: Path, moved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Their own trainers, tokenization included."""
-    from accelerate.state import AcceleratorState
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import DPOConfig, DPOTrainer
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier training's precision stays in it
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # what an earlier training left there
     texts = [
         {"prompt": f"the {who}", "chosen": f" sees the {what}", "rejected": f"{what} tree a"}
         for who, what in (("cat", "fish"), ("dog", "house"), ("big tree and", "bird in"))
