@@ -18,6 +18,7 @@ ENGINES = {
     "torch": "PyTorch (the checkpoint)",
     "other": "other engine",
 }
+PERPLEXITY = "perplexity"  # the lower the better, and no share
 WITHIN = 0.01  # of accuracy: what the quickest variant may lose against the best one
 
 
@@ -65,15 +66,35 @@ def p50(row: Row) -> float | None:
 
 
 def accuracy(row: Row) -> float | None:
-    """The value of the row's metric, None where it was not measured."""
-    return row["metric"]["value"] if row["metric"] else None
+    """How good the row's metric is, the higher the better; None where it was not measured.
+
+    Of a perplexity it is the mean log-likelihood of a token: a hundredth is 1% of perplexity.
+    """
+    if not row["metric"]:
+        return None
+    value: float = row["metric"]["value"]
+    return -math.log(value) if row["metric"]["name"] == PERPLEXITY else value
 
 
 def metric(row: Row | None) -> str:
     """The metric as per cent: two decimals only where enough texts stand behind the second."""
     if row is None or not row["metric"]:
         return NONE
+    if row["metric"]["name"] == PERPLEXITY:
+        return f"{row['metric']['value']:.2f}"
     return percent(row["metric"]["value"], 2 if row["metric"]["n"] >= 1000 else 1)
+
+
+def tick(value: float, what: str) -> str:
+    """A value of `accuracy` on an axis of the metric `what`."""
+    return f"{math.exp(-value):.4g}" if what == PERPLEXITY else f"{value * 100:.4g}%"
+
+
+def lost(points: float, what: str) -> str:
+    """A difference of `accuracy`, in hundredths, in the metric's own words."""
+    if what == PERPLEXITY:
+        return f"{math.expm1(-points / 100) * 100:+.1f}%"
+    return f"{points:+.2f} points"
 
 
 def metric_name(rows: Iterable[Row]) -> str:
@@ -189,7 +210,10 @@ def _price(one: Row, other: Row) -> str:
     costs = []
     points = ((accuracy(one) or 0) - (accuracy(other) or 0)) * 100
     if accuracy(one) is not None and accuracy(other) is not None and points < 0:
-        costs.append(f"{-points:.2f} points less accurate")
+        worse = metric_name([one]) == PERPLEXITY
+        costs.append(
+            f"{lost(points, PERPLEXITY)} perplexity" if worse else f"{-points:.2f} points less accurate"
+        )
     if (one["size_bytes"] or 0) > (other["size_bytes"] or 0):
         costs.append(f"{number(megabytes(one['size_bytes'] - (other['size_bytes'] or 0)))} MB larger")
     return _listed(costs) if costs else "its accuracy was not compared"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from device_bench.figures import number, text
+from device_bench.figures import number, text, tick
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _grid(frame: _Frame, axis: str, what: str) -> list[str]:
     for value in _linear_ticks(*frame.y_range):
         y = f"{frame.y(value):.1f}"
         parts.append(f'<line class="grid" x1="{frame.left}" x2="{end}" y1="{y}" y2="{y}"/>')
-        parts.append(_word("tick", frame.left - 8, frame.y(value) + 4, "end", f"{value * 100:.4g}%"))
+        parts.append(_word("tick", frame.left - 8, frame.y(value) + 4, "end", tick(value, what)))
     for value in log_ticks(*frame.x_range, most=8 if frame.width > 600 else 5):
         x = f"{frame.x(value):.1f}"
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{frame.top}" y2="{base}"/>')

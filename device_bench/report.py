@@ -209,7 +209,8 @@ def _metric_n(row: Row) -> str:
     if not row["metric"]:
         return "not measured"
     margin = figures.margin(row)
-    return f"on {row['metric']['n']:,} texts" + (f", ±{margin * 100:.1f}" if margin else "")
+    unit = "tokens" if row["metric"]["name"] == figures.PERPLEXITY else "texts"
+    return f"on {row['metric']['n']:,} {unit}" + (f", ±{margin * 100:.1f}" if margin else "")
 
 
 def _delta(row: Row, base: Row | None) -> str:
@@ -218,7 +219,8 @@ def _delta(row: Row, base: Row | None) -> str:
         return ""
     points = (mine - theirs) * 100
     kind = "loss" if points <= -0.005 else "ratio"
-    return f'<span class="{kind}">{points:+.2f} points</span> against the checkpoint'.replace("-", "−")
+    told = figures.lost(points, figures.metric_name([row])).replace("-", "−")
+    return f'<span class="{kind}">{told}</span> against the checkpoint'
 
 
 def _switch(kinds: list[bool]) -> str:

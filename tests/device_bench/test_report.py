@@ -135,6 +135,16 @@ def test_front_is_what_nothing_beats(pairs: list[tuple[int, int]]) -> None:
         assert ((float(p50), value / 10) in places) == (not beaten)
 
 
+def test_a_lower_perplexity_is_better_and_no_share(make_row: Make, tmp_path: Path) -> None:
+    rows = variants(make_row)
+    for row, value in zip(rows, (20.0, 21.0, 25.0), strict=False):
+        row["metric"] = {"name": "perplexity", "value": value, "n": 4096}
+    _, page = make(rows, tmp_path)
+    assert "21.00" in page.words and "+5.0%" in page.words
+    assert "points" not in page.words and "2100" not in page.words
+    assert figures.accuracy(rows[0]) > figures.accuracy(rows[1])
+
+
 def test_why_says_what_beats_the_default(make_row: Make) -> None:
     default = make_row("onnx-int8", 2.0, 0.90, default=True)
     better = make_row("tflite-int8", 1.0, 0.91, size_bytes=1_000_000)
