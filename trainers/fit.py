@@ -261,7 +261,7 @@ def _make_trainer(
     work: Path, precision: str, figures: Figures,
 ) -> _Trainer:  # fmt: skip
     gpu = torch.cuda.is_available()
-    # Where transformers finds the precision of an earlier training of this process, and would take it for ours.
+    # Here transformers would find the precision of an earlier training of this process, and take it for ours.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "no" if precision == "fp32" else precision
     steps = math.ceil(len(train) / config.batch_size / config.gradient_accumulation) * config.epochs
     args = transformers.TrainingArguments(

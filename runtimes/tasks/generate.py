@@ -104,7 +104,7 @@ class Generator:
         if len(ids) > most:
             if slide:
                 return ids[-(most + 1) // 2 :]
-            advice += ', or let it slide (overflow: slide)'
+            advice += ", or let it slide (overflow: slide)"
             raise InputError(f"the prompt has {len(ids)} tokens, over the {most} that it can have; {advice}")
         return ids
 
