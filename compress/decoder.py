@@ -157,7 +157,7 @@ class _Make:
         about = {"K": made.width, "N": rows, "bits": made.bits, "block_size": made.block}
         about["accuracy_level"] = self.blocks.accuracy_level
         if made.width != self.weights[weight].shape[0]:
-            first = self._with_sums(node, weight, made.block)
+            first = self._with_sums(node, made.block)
         return [_contrib("MatMulNBits", [first, *made.names], list(node.output), node.name, about)]
 
     def gather(self, node: Any, weight: str) -> list[Any]:
@@ -174,15 +174,20 @@ class _Make:
             _contrib("GatherBlockQuantized", inputs, [output], node.name, about),
         ]
 
-    def _with_sums(self, node: Any, weight: str, block: int) -> str:
+    def _with_sums(self, node: Any, block: int) -> str:
         """The node's input with the sum of each block behind it, made once for all that read it."""
         from onnx import helper
 
-        name, width = node.input[0], self.weights[weight].shape[0]
-        sums = f"blocks_of_{block}_in_{width}"  # one product is quicker than a reshape and a reduction
-        add_constant(self.model, sums, np.repeat(np.eye(width // block, dtype=np.float32), block, axis=0))
+        name = node.input[0]
+        rank = 2 if node.output[0].endswith("_product") else 3  # a Gemm's before it was split
+        shape, axis = f"blocks_of_{block}_{rank}", f"sum_axis_{rank}"
+        add_constant(self.model, shape, np.array([0] * (rank - 1) + [-1, block], np.int64))
+        add_constant(self.model, axis, np.array([rank], np.int64))
         nodes = [
-            helper.make_node("MatMul", [name, sums], [f"{name}_sums"], f"{name}_sums"),
+            helper.make_node("Reshape", [name, shape], [f"{name}_blocks"], f"{name}_blocks"),
+            helper.make_node(
+                "ReduceSum", [f"{name}_blocks", axis], [f"{name}_sums"], f"{name}_sums", keepdims=0
+            ),
             helper.make_node("Concat", [name, f"{name}_sums"], [f"{name}_more"], f"{name}_more", axis=-1),
         ]
         self.before[f"sums of {name}"] = nodes
