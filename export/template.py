@@ -7,7 +7,6 @@ agree on each. A template that does not take this form is refused.
 
 import json
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -84,8 +83,8 @@ def _jinja(source: str, bos: str, eos: str) -> Jinja:
     def refuse(message: str = "") -> None:
         raise TemplateError(message)
 
-    def now(form: str) -> str:
-        raise _Unfit(f"it depends on the date: {datetime.now().strftime(form)}")
+    def now(_: str) -> str:
+        raise _Unfit("it depends on the date")
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
