@@ -138,11 +138,17 @@ def front(rows: Sequence[Row], cost: Callable[[Row], float | None] = p50) -> lis
 
     Sorted by cost (the median latency). Rows without a cost or a metric are left out.
     """
-    known = [row for row in rows if cost(row) is not None and accuracy(row) is not None]
+    known = [
+        (price, good, row)
+        for row in rows
+        if (price := cost(row)) is not None and (good := accuracy(row)) is not None
+    ]
     kept: list[Row] = []
-    for row in sorted(known, key=lambda row: (cost(row), -(accuracy(row) or 0))):
-        if not kept or (accuracy(row) or 0) > (accuracy(kept[-1]) or 0):
+    best = -math.inf
+    for _, good, row in sorted(known, key=lambda one: (one[0], -one[1])):
+        if good > best:
             kept.append(row)
+            best = good
     return kept
 
 
@@ -165,8 +171,10 @@ def choice(rows: Sequence[Row]) -> Row | None:
     Among rows with times, of edge engines; without accuracies the quickest. None where nothing was timed.
     """
     edge = [row for row in rows if colour(row) != "torch" and p50(row) is not None]
-    best = max((accuracy(row) or 0 for row in edge), default=0)
-    good = [row for row in edge if accuracy(row) is None or (accuracy(row) or 0) >= best - WITHIN]
+    # A perplexity's are below 0: what was not measured counts for nothing, not for 0.
+    known = [value for row in edge if (value := accuracy(row)) is not None]
+    least = max(known, default=-math.inf) - WITHIN
+    good = [row for row in edge if (value := accuracy(row)) is None or value >= least]
     return min(good, key=lambda row: p50(row) or 0, default=None)
 
 
@@ -208,8 +216,9 @@ def _quicker(one: Row, other: Row) -> bool:
 def _price(one: Row, other: Row) -> str:
     """What `one` costs against `other`."""
     costs = []
-    points = ((accuracy(one) or 0) - (accuracy(other) or 0)) * 100
-    if accuracy(one) is not None and accuracy(other) is not None and points < 0:
+    mine, theirs = accuracy(one), accuracy(other)
+    if mine is not None and theirs is not None and mine < theirs:
+        points = (mine - theirs) * 100
         worse = metric_name([one]) == PERPLEXITY
         costs.append(
             f"{lost(points, PERPLEXITY)} perplexity" if worse else f"{-points:.2f} points less accurate"
@@ -234,10 +243,10 @@ def _not_less(value: float | None, than: float) -> bool:
 
 def _beats(one: Row, other: Row) -> bool:
     """Quicker beyond both intervals, at least as accurate, and no larger."""
-    if accuracy(one) is None or accuracy(other) is None or one["tokenization"] != other["tokenization"]:
+    mine, theirs = accuracy(one), accuracy(other)
+    if mine is None or theirs is None or one["tokenization"] != other["tokenization"]:
         return False
-    as_good = (accuracy(one) or 0) >= (accuracy(other) or 0)
-    return _quicker(one, other) and as_good and (one["size_bytes"] or 0) <= (other["size_bytes"] or 0)
+    return _quicker(one, other) and mine >= theirs and (one["size_bytes"] or 0) <= (other["size_bytes"] or 0)
 
 
 def _listed(words: Sequence[str]) -> str:

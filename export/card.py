@@ -47,7 +47,7 @@ def card(manifest: dict[str, Any], parity: dict[str, Any]) -> str:
         f"# {manifest['name']}",
         _task(manifest),
         "## Use",
-        _USE.format(name=manifest["name"], lines=_LINES[manifest["task"]]),
+        _use(manifest),
         "## How well",
         _metrics(manifest["metrics"], manifest["task"]),
         "## Variants, against the original",
@@ -60,6 +60,19 @@ def card(manifest: dict[str, Any], parity: dict[str, Any]) -> str:
         "\n".join(_step(step) for step in manifest["lineage"]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _use(manifest: dict[str, Any]) -> str:
+    lines, generation = _LINES[manifest["task"]], manifest.get("generation") or {}
+    if "generation" in manifest and generation.get("template") is None:
+        lines = lines.splitlines()[0]  # it takes no messages
+    said = _USE.format(name=manifest["name"], lines=lines)
+    reason = str(generation.get("template_left_out") or "")
+    if not reason:
+        return said
+    return (
+        f"{said}\n\nIt goes on from a prompt as it is, and does not chat. {reason[:1].upper()}{reason[1:]}."
+    )
 
 
 def _task(manifest: dict[str, Any]) -> str:

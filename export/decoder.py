@@ -14,8 +14,8 @@ import numpy as np
 from compress.graph import Model, add_constant, constants, rewrite, without_orphans
 from runtimes.errors import InputError
 
-# Architectures that the builder is known to write a plain decoder of (no extra inputs, no experts).
-BUILDER = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "SmolLM3ForCausalLM")
+# By who writes the graph; what `trainers.generator.FAMILIES` takes.
+BUILDER = ("LlamaForCausalLM",)
 OPTIMUM = ("GPT2LMHeadModel",)
 # The engine takes no weights beside the graph, and one protobuf holds 2 GB.
 MAX_BYTES = (2 << 30) - (1 << 20)

@@ -1,10 +1,12 @@
 """The original: what every variant of a bundle is held to. A checkpoint, or a model that a user brings."""
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 from export.template import compile_template, template_source
 from runtimes.bundle import NUMBERS
+from runtimes.errors import InputError
 from runtimes.generation import TASK as GENERATION
 from runtimes.generation import generation_of
 from runtimes.load import TOLD, load
@@ -35,12 +37,21 @@ def of_checkpoint(checkpoint: Checkpoint) -> Original:
     keys = ("data", "metrics", "seed", "lineage", *TOLD)
     meta = {key: checkpoint.meta[key] for key in keys if key in checkpoint.meta}
     if checkpoint.task == GENERATION:
-        meta["generation"] = {**generation_of(checkpoint.path), "template": None}
-        template = template_source(checkpoint.path)
-        if template is not None:
-            files["chat_template.jinja"] = template[0].encode()
-            meta["generation"]["template"] = compile_template(*template)
+        meta["generation"] = generation_of(checkpoint.path) | _template(checkpoint, files)
     model = load(checkpoint.path, threads=None)
     return Original(
         checkpoint.task, checkpoint.labels, checkpoint.limits, model, files, meta, checkpoint.digest
     )
+
+
+def _template(checkpoint: Checkpoint, files: dict[str, bytes]) -> dict[str, Any]:
+    """The plain template, and the file that it is of; null, with the reason, where it takes no plain form."""
+    source = template_source(checkpoint.path)
+    if source is None:
+        return {"template": None}
+    files["chat_template.jinja"] = source[0].encode()
+    try:
+        return {"template": compile_template(*source)}
+    except InputError as error:
+        print(f"warning: packed without its template, so it does not chat. {error}", file=sys.stderr)
+        return {"template": None, "template_left_out": str(error)}

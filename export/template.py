@@ -6,8 +6,9 @@ agree on each. A template that does not take this form is refused.
 """
 
 import json
-from collections.abc import Callable
-from datetime import datetime
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,6 +18,8 @@ from runtimes.errors import InputError
 
 MAX_CHARS = 100_000
 PROOFS = 200
+MOST_STEPS = 100_000  # lines of Python that one rendering may take; a conversation takes some thousands
+MOST_ITEMS = 10_000  # of one range, and characters of one product
 _WORDS = (
     "", "yes", "two words", " blank at both ends ", "\nlines\n\n", "naïve 東京 🚀", "{{ bos_token }}",
     "{% if x %}", "<|im_end|>", "<|eot_id|>", "<think>why</think>so", "[INST] x [/INST]", "<end_of_turn>",
@@ -78,35 +81,75 @@ def _content(token: Any) -> str:
 def _jinja(source: str, bos: str, eos: str) -> Jinja:
     """How transformers renders a template (utils/chat_template_utils.py): sandboxed, blocks trimmed."""
     from jinja2.exceptions import TemplateError
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    def refuse(message: str = "") -> None:
-        raise TemplateError(message)
-
-    def now(form: str) -> str:
-        raise _Unfit(f"it depends on the date: {datetime.now().strftime(form)}")
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-    )
-    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
-    environment.globals |= {"raise_exception": refuse, "strftime_now": now}
     try:
-        compiled = environment.from_string(source)
+        compiled = _sandbox().from_string(source)
     except TemplateError as error:
         raise InputError(f"chat template: no Jinja template (line {getattr(error, 'lineno', '?')})") from None
 
     def rendered(messages: Messages, prompt: bool) -> str:
         told = {"messages": messages, "add_generation_prompt": prompt, "bos_token": bos, "eos_token": eos}
         try:
-            return compiled.render(**told)
+            with _few_steps():
+                return compiled.render(**told)
         except _Unfit:
             raise
         except Exception as error:  # a template may do anything
             raise TemplateError(str(error)) from None
 
     return rendered
+
+
+def _sandbox() -> Any:
+    from jinja2.exceptions import TemplateError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        # What is a step alone and yet much work; an intercepted operator is not computed ahead either.
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, _: Any, operator: str, left: Any, right: Any) -> Any:
+            sizes = [abs(one) if isinstance(one, int | float) else len(one) for one in (left, right)]
+            if operator == "**" or sizes[0] * sizes[1] > MOST_ITEMS:
+                raise _Unfit("it computes too much")
+            return left * right
+
+    def refuse(message: str = "") -> None:
+        raise TemplateError(message)
+
+    def now(_: str) -> str:
+        raise _Unfit("it depends on the date")
+
+    def few(*bounds: int) -> range:
+        if len(found := range(*bounds)) > MOST_ITEMS:
+            raise _Unfit("it loops too long")
+        return found
+
+    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
+    environment.globals |= {"raise_exception": refuse, "strftime_now": now, "range": few}
+    return environment
+
+
+@contextmanager
+def _few_steps() -> Iterator[None]:
+    """Ends with _Unfit what takes over MOST_STEPS lines, in the template and in what it calls: a sandbox
+    bounds each range, but not loops within loops."""
+    left, before = MOST_STEPS, sys.gettrace()
+
+    def trace(_: Any, event: str, __: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise _Unfit("it loops too long")
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def _said(*turns: str) -> Messages:

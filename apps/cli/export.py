@@ -74,52 +74,48 @@ def export(
     takes the model as it is for the original, quantizes it, and holds every variant to its own answers.
     `notes.sqlite --reader R.bundle --embedder E.bundle` packs all that answers questions offline.
     """
-    from runtimes.bundle import MANIFEST
-
     if (source is None) == (model is None):
         raise InputError("name one thing to export: a checkpoint, a bundle, or your own model with --from")
     brings = _given(task=task, tokenizer=tokenizer, labels=labels, max_tokens=max_tokens)
     collects = _given(reader=reader, embedder=embedder, questions=questions, calibration=calibration)
     if source is not None and source.suffix == ".sqlite" and not (reader and embedder):
         raise InputError(f"{source}: a collection is packed with --reader BUNDLE and --embedder BUNDLE")
-    report: dict[str, Any]
     if collects:
-        from apps.answers.pack import export_collection
-
         if source is None or reader is None or embedder is None:
             raise InputError(f"{collects[0]}: goes with a collection's .sqlite file, --reader and --embedder")
         if brings or data is not None or variant or max_drop is not None:
             raise InputError("a collection is packed as it is, with the default variants of its models")
+        from apps.answers.pack import export_collection
+
         report = export_collection(source, reader, embedder, out, questions, calibration)
     elif model is not None:
         from apps.adopting import adopt_model
 
-        report = adopt_model(
-            model,
-            task,
-            tokenizer,
-            labels,
-            data,
-            out,
-            variant,
-            0.01 if max_drop is None else max_drop,
-            max_tokens,
-        )
+        most = 0.01 if max_drop is None else max_drop
+        report = adopt_model(model, task, tokenizer, labels, data, out, variant, most, max_tokens)
     elif source is None or brings:
         raise InputError(f"{', '.join(brings)}: only with --from, for a model of your own")
-    elif source.is_file() or (source / MANIFEST).is_file():
-        from export.pack import slim
+    else:
+        report = _made(source, data, out, variant, max_drop)
+    _tell(report, json)
 
+
+def _made(
+    source: Path, data: str | None, out: Path, variant: list[str] | None, max_drop: float | None
+) -> dict[str, Any]:
+    """A bundle of a checkpoint, or of some variants of a bundle."""
+    from runtimes.bundle import MANIFEST
+
+    if source.is_file() or (source / MANIFEST).is_file():
         if data is not None or max_drop is not None:
             raise InputError("--data and --max-drop go with a checkpoint; a bundle is only cut down")
+        from export.pack import slim
 
         path = slim(source, variant or [], out)
-        report = {"bundle": str(path), "bytes": _size(path)}
-    else:
-        from apps.exporting import export_checkpoint
+        return {"bundle": str(path), "bytes": _size(path)}
+    from apps.exporting import export_checkpoint
 
-        report = export_checkpoint(source, data, out, variant, max_drop)
-    _tell(report, json)
+    return export_checkpoint(source, data, out, variant, max_drop)
 
 
 def _given(**options: Any) -> list[str]:

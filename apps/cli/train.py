@@ -31,6 +31,10 @@ def train(
     from apps.language.align import is_align
 
     if is_align(recipe):
+        given = {"--explore": explore, "--from": start, "--data": data, "--out": out}
+        named = [option for option, value in given.items() if value]
+        if named:
+            raise InputError(f"{', '.join(named)}: not with {recipe}, which compares methods; name a recipe")
         _compare(recipe, runs, overrides(context.args), json)
         return
     from apps.recipe import read_recipe

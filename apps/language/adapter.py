@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtimes.errors import EdgewiseError
+from apps.language.one_line import ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,12 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told = parser.parse_args(arguments)
     from trainers.tuned import apply_adapter
 
-    try:
-        print(apply_adapter(told.base, told.adapter, told.out).path)
-    except EdgewiseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return ended(lambda: print(apply_adapter(told.base, told.adapter, told.out).path))
 
 
 if __name__ == "__main__":

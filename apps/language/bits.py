@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from apps.flow import build
+from apps.language.one_line import ended
 from apps.recipe import read_recipe
 from compress.calibrate import Calibration, write_rows
 from compress.decoder import INT4, INT8, Blocks, quantized, seen_by
@@ -47,14 +48,19 @@ ROWS = {
 STEPS, ROUNDS = 48, 5
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m apps.language.bits`: 0, or 2 for what cannot work."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, help="Instead of the recipe's base.")
     parser.add_argument("--data", default="Salesforce/wikitext", help="Running text.")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--windows", type=int, default=16, help=f"Stretches of {WINDOW} tokens.")
     parser.add_argument("--only", nargs="+", choices=list(ROWS), help="Rows to measure.")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    return ended(lambda: _tell(options))
+
+
+def _tell(options: argparse.Namespace) -> None:
     path = options.checkpoint or build(read_recipe(RECIPE), options.runs, until="teacher")["teacher"]
     rows = {name: ROWS[name] for name in options.only or ROWS}
     print(table(measure(path, options.data, rows, options.windows)))
@@ -124,4 +130,4 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

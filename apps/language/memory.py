@@ -18,7 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from runtimes.errors import EdgewiseError, InputError
+from apps.language.one_line import ended
+from runtimes.errors import InputError
 
 METHODS = {
     "dpo-copy": "DPO, second model",
@@ -43,17 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     told = parser.parse_args(arguments)
-    try:
-        if told.child:
-            method, checkpointing = told.child
-            print(json.dumps(measure(told, method, checkpointing == "on")))
-            return 0
-        rows = [_in_a_child(told, method, held) for held in ("off", "on") for method in METHODS]
-    except EdgewiseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return ended(lambda: _tell(told))
+
+
+def _tell(told: argparse.Namespace) -> None:
+    if told.child:
+        method, checkpointing = told.child
+        print(json.dumps(measure(told, method, checkpointing == "on")))
+        return
+    rows = [_in_a_child(told, method, held) for held in ("off", "on") for method in METHODS]
     print(json.dumps(rows) if told.json else table(rows))
-    return 0
 
 
 def _in_a_child(told: argparse.Namespace, method: str, checkpointing: str) -> dict[str, Any]:

@@ -11,13 +11,15 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from apps.language.one_line import ended
 from device_bench import machine, statistics
 from runtimes.bundle import open_bundle
 from runtimes.codec import Codec
@@ -30,10 +32,12 @@ TEXT = "The history of the city begins with a river, a hill and a market where f
 NAMES = {"bundle": "edgewise", "llama": "llama.cpp", "eager": "PyTorch eager fp32"}
 # Times as fast at least, by threads and rival.
 TARGETS = {(1, "llama"): 1.5, (2, "llama"): 1.2, (1, "eager"): 8.0}
+PATIENCE = 600.0  # seconds that a rival may take to start, and for a turn
 Samples = dict[tuple[int, str], list[dict[str, Any]]]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m apps.language.pace`: 0, or 2 for what cannot work."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--base", default=BASE, help="The fp32 original, by name or folder.")
@@ -45,7 +49,11 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=128, help="Tokens of the prompt.")
     parser.add_argument("--new", type=int, default=64, help="Tokens that are decoded.")
     parser.add_argument("--json", type=Path, help="Where all samples go.")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    return ended(lambda: _tell(options))
+
+
+def _tell(options: argparse.Namespace) -> None:
     found = measure(options)
     print(table(found))
     if options.json is not None:
@@ -113,25 +121,43 @@ def rival(kind: str, path: str, threads: int) -> Iterator["subprocess.Popen[str]
         subprocess.Popen(command, env={**os.environ, **own}, stderr=said, **pipes) as process,  # type: ignore[call-overload]
     ):
         try:
-            if not process.stdout.readline():
+            if not _line(process):
                 said.seek(0)
                 lines = said.read().strip().splitlines() or ["it said nothing"]
                 raise EngineError(f"{NAMES.get(kind, kind)} does not start: {lines[-1][:300]}")
             yield process
         finally:
             process.kill()
+            with suppress(BrokenPipeError):  # of a request that it did not read
+                process.stdin.close()
 
 
 def _turn(process: "subprocess.Popen[str]", request: dict[str, Any]) -> dict[str, Any]:
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(json.dumps(request) + "\n")
-    process.stdin.flush()
-    line = process.stdout.readline()
+    assert process.stdin is not None
+    try:
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        line = _line(process)
+    except BrokenPipeError:
+        line = ""
     if not line:
         raise EngineError(
-            "a rival ended in the middle of the run; try it alone: python -m apps.language.rivals"
+            f"a rival ended in the middle of the run, or took over {PATIENCE:.0f} s; try it alone: "
+            "python -m apps.language.rivals"
         )
     return dict(json.loads(line))
+
+
+def _line(process: "subprocess.Popen[str]", seconds: float = PATIENCE) -> str:
+    """What it says next; empty where it ended. It is killed where it takes longer."""
+    assert process.stdout is not None
+    timer = threading.Timer(seconds, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        return process.stdout.readline()
+    finally:
+        timer.cancel()
 
 
 def _told(samples: Samples, threads: int, weights: int) -> dict[str, Any]:
@@ -200,4 +226,4 @@ def _verdicts(found: dict[str, Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -145,6 +145,18 @@ def test_a_lower_perplexity_is_better_and_no_share(make_row: Make, tmp_path: Pat
     assert figures.accuracy(rows[0]) > figures.accuracy(rows[1])
 
 
+def test_a_row_without_a_perplexity_does_not_drop_the_measured_ones(make_row: Make) -> None:
+    best, worse, unknown = variants(make_row)[1:]
+    for row, value in ((best, 20.0), (worse, 25.0)):
+        row["metric"] = {"name": "perplexity", "value": value, "n": 4096}
+    unknown["metric"] = None
+    for row, p50 in ((best, 2.0), (worse, 1.0), (unknown, 3.0)):
+        row["latency_ms"] |= {"p50": p50, "ci95": [p50, p50]}
+    assert figures.choice([best, worse, unknown]) is best
+    assert figures.choice([unknown]) is unknown
+    assert figures.front([best, worse, unknown]) == [worse, best]
+
+
 def test_why_says_what_beats_the_default(make_row: Make) -> None:
     default = make_row("onnx-int8", 2.0, 0.90, default=True)
     better = make_row("tflite-int8", 1.0, 0.91, size_bytes=1_000_000)

@@ -129,3 +129,10 @@ def test_other_variants_and_larger_models_are_refused_in_a_line(lm_checkpoints, 
 
 def test_an_encoder_is_no_decoder(tiny_base, lm_checkpoints):
     assert not is_decoder(tiny_base) and all(map(is_decoder, lm_checkpoints.values()))
+
+
+def test_the_families_that_are_exported_are_those_that_are_taken():
+    from export.decoder import BUILDER, OPTIMUM
+    from trainers.generator import FAMILIES
+
+    assert {*BUILDER, *OPTIMUM} == set(FAMILIES.values())

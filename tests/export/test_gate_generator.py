@@ -4,18 +4,22 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from tiny_generator import TEXT
+from tiny_generator import TEXT, make_generator
 
 from compress.decoder import INT8, quantize_decoder
 from export import gate_generator
+from export.card import card
 from export.gate import GENERATOR_BUDGET, Budget, check, check_budget
 from export.gate_generator import nll, perplexity, prompts_of, rise, written
+from export.original import of_checkpoint
 from export.pack import pack
 from export.variant import Variant
 from runtimes.bundle import open_bundle
 from runtimes.errors import GateError, InputError
+from runtimes.generation import check_generation
 from runtimes.load import load
 from trainers.checkpoint import open_checkpoint
+from trainers.generator import adopt_generator
 from trainers.texts import Texts
 
 
@@ -142,3 +146,22 @@ def test_a_budget_that_is_no_number_is_refused():
     with pytest.raises(InputError, match="budget.min_greedy = nan"):
         check_budget(Budget(min_greedy=float("nan")))
     assert gate_generator.TOKENS == 64
+
+
+def test_a_template_that_does_not_fit_is_left_out_and_the_reason_told(packed, tmp_path, capsys):
+    source = make_generator(tmp_path / "dated", positions=256)
+    config = json.loads((source / "tokenizer_config.json").read_text())
+    config["chat_template"] = "{{ strftime_now('%d %B') }}" + config["chat_template"]
+    (source / "tokenizer_config.json").write_text(json.dumps(config))
+    original = of_checkpoint(adopt_generator(source, tmp_path / "checkpoint", 64, {"name": "dated"}))
+    told = original.meta["generation"]
+    check_generation(told)
+    assert told["template"] is None and original.files["chat_template.jinja"].startswith(b"{{ strftime_now")
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith("warning: packed without its template") and "it depends on the date" in line
+
+    bundle = open_bundle(packed.path)
+    parity = json.loads(bundle.read("parity.json"))
+    assert "does not chat" not in card(bundle.manifest, parity)
+    dated = card({**bundle.manifest, "generation": told}, parity)
+    assert "does not chat. Chat template: it does not fit" in dated and '"role"' not in dated

@@ -75,7 +75,18 @@ OTHERS = {
     ),
     "thinks": (TEMPLATE.replace("message['content']", "message['content'].split('</think>')[-1]"), "proof"),
     "none": ("{% for x in %}", "no Jinja template"),
-    "loops": ("{% for n in range(10 ** 12) %}x{% endfor %}", "it fails on user"),
+    "loops": ("{% for n in range(99999) %}x{% endfor %}", "loops too long"),
+    "loops in loops": (
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}"
+        "{% endfor %}{% endfor %}",
+        "loops too long",
+    ),
+    "loops over texts": (
+        f"{{% set s = '{'x' * 9_999}' %}}{{% for a in s %}}{{% for b in s %}}{{% endfor %}}{{% endfor %}}",
+        "loops too long",
+    ),
+    "powers": ("{{ 10 ** 10 ** 10 }}", "computes too much"),
+    "long": ("{{ 'x' * 10000000000 }}", "computes too much"),
     "escapes": ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "left out or moved|it fails"),
     "reads no texts": ("hello", "left out or moved"),
 }

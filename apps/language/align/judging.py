@@ -1,4 +1,4 @@
-"""Who answers better: duels of answers in shuffled order, win rates, and win rates at equal length."""
+"""Who answers better: duels of answers, win rates, and win rates at equal length."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,8 @@ def scores_judge(tie: float) -> Judge:
 
 def duel(judge: Judge, ours: Array, theirs: Array, seed: int = 0) -> Array:
     """Our share of each duel, (prompts,): 1 won, 0.5 a tie, 0 lost. Which answer is shown first is drawn,
-    so that a judge who prefers a place cannot favour a side."""
+    so that a judge who reads both and prefers a place cannot favour a side. `scores_judge` has no place to
+    prefer: of it the draw changes nothing."""
     first = np.random.default_rng(seed).random(len(ours)) < 0.5
     shares = np.empty(len(ours))
     for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):

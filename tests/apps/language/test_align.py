@@ -189,6 +189,14 @@ def test_the_settings_that_are_shipped_can_be_read(name):
     assert len(config.seeds) >= 3 and set(config.methods) == {"sft", "ppo", "dpo", "orpo"}
 
 
+@pytest.mark.parametrize("words", [["--explore"], ["--from", "a", "--data", "b"], ["--out", "c"]])
+def test_what_only_a_recipe_takes_is_refused(words, tmp_path, capsys):
+    quick = ROOT / "apps" / "language" / "quick.toml"
+    assert run_cli(["train", str(quick), "--runs", str(tmp_path), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words[0] in line and "which compares methods" in line and not list(tmp_path.iterdir())
+
+
 # the pool
 
 

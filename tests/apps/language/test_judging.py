@@ -24,6 +24,13 @@ def test_a_judge_that_always_takes_the_first_favours_no_one():
     assert set(shares) == {0.0, 1.0}
 
 
+@given(scores, st.floats(0, 1))
+def test_the_drawn_order_is_nothing_to_a_judge_of_scores(pairs, tie):
+    ours, theirs = np.array(pairs).T
+    first, *others = [duel(scores_judge(tie), ours, theirs, seed) for seed in range(4)]
+    assert all(np.array_equal(first, other) for other in others)
+
+
 def test_seeds_are_judged_apart():
     found = duels(scores_judge(0), np.array([[1.0, 1], [0, 0]]), np.array([[0.0, 0], [1, 0]]))
     assert found.tolist() == [[1, 1], [0, 0.5]]

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import subprocess
+import sys
 
 import pytest
 
-from apps.language import pace
+from apps.language import bits, pace
 from apps.language.rivals import bundle, eager, memory
 from runtimes.errors import EngineError, InputError
 
@@ -58,3 +60,24 @@ def test_what_cannot_be_is_told(lm_bundles, tiny_bundle, tmp_path):
     options.bundle = lm_bundles["llama"]
     with pytest.raises(InputError, match="no GGUF of it at hand"):
         pace.measure(options)
+
+
+@pytest.mark.parametrize("main", [pace.main, bits.main])
+def test_what_is_not_there_is_one_line(main, tmp_path, capsys):
+    nowhere = str(tmp_path / "none")
+    words = [nowhere] if main is pace.main else ["--checkpoint", nowhere, "--data", nowhere]
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and nowhere in line
+
+
+def test_a_rival_that_hangs_or_ended_is_not_waited_for():
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdout=-1) as process:
+        assert not pace._line(process, 0.1) and process.wait() < 0
+    with (
+        pytest.raises(EngineError, match="a rival ended in the middle"),
+        pace.rival("memory", "4000", 1) as process,
+    ):
+        process.kill()
+        process.wait()
+        pace._turn(process, {"ids": [1], "new": 1})
