@@ -64,6 +64,8 @@ class Conversation:
         self._pending.close()
         found, self._pending = self._pending.result, None
         self._read = self._read + found.tokens
+        if self._options.slide and len(self._read) >= self._model.limits["max_tokens"]:
+            self._read = []  # the answer slid: the cache holds another text, at other positions
         if found.text:
             self._messages.append({"role": "assistant", "content": found.text})
         else:

@@ -241,3 +241,19 @@ def test_a_model_without_template_or_system_does_not_converse(model):
         saying(None).chat()
     with pytest.raises(InputError, match="takes no system message"):
         saying(compile_template(GEMMA)).chat("big")
+
+
+def test_an_answer_that_slid_leaves_no_false_cache_behind(lm_bundles):
+    model = load(lm_bundles["llama"], threads=1)
+    how = {"max_new_tokens": 250, "temperature": 1.0, "seed": 4}
+    model.generation = {**model.generation, "eos": []}
+    model._eos = frozenset()
+    talk = model.chat(overflow="slide", **how)
+    first = talk.say("the cat")
+    assert len(list(first)) and len(first.result.tokens) == 250
+    second = talk.say("a dog")
+    list(second)
+    ids = model.encode(talk.messages[:-1])
+    fresh = model.answer(ids, model.options(overflow="slide", **how), model.begin())
+    list(fresh)
+    assert second.result == fresh.result
