@@ -148,6 +148,13 @@ def test_what_is_no_tokenizer_or_no_text_is_told(codec):
         codec.encode("\udc80")
 
 
+def test_a_text_that_has_no_tokens_is_told():
+    model = models.Unigram([("a", -1.0)], unk_id=None)
+    with pytest.raises(InputError, match=r"cannot spell the text \(.+\)") as told:
+        Codec.from_bytes(Tokenizer(model).to_str().encode()).encode("東")
+    assert "\n" not in str(told.value)
+
+
 PIECES = st.lists(st.text("ab\n", max_size=4), max_size=12)
 STOPS = st.lists(st.text("ab\n", min_size=1, max_size=4), min_size=1, max_size=3)
 
