@@ -38,13 +38,16 @@ class Codec:
         """Token ids; what stands for a special token in the text becomes one.
 
         `whole`: with the special tokens that the tokenizer itself puts around a text. Raises InputError for
-        a text that is no Unicode (lone surrogates, as broken UTF-8 leaves them).
+        a text that is no Unicode (lone surrogates, as broken UTF-8 leaves them), or that has no tokens.
         """
         try:
             with self._lock:
                 return list(self._fast.encode(text, add_special_tokens=whole).ids)
         except (UnicodeEncodeError, TypeError):
             raise InputError("the text is not valid Unicode; convert it to UTF-8") from None
+        except Exception as error:  # the Rust side raises bare ones, where there is no unknown token
+            problem = " ".join(str(error).split())
+            raise InputError(f"tokenizer.json cannot spell the text ({problem}); change the text") from None
 
     def encode_parts(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
         """Token ids of (text, whether it is data) in turn: no special token comes from data.

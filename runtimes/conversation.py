@@ -38,12 +38,21 @@ class Conversation:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """All that was said and is remembered; an answer that is still coming, as far as it came."""
-        self._finish()
-        return [dict(message) for message in self._messages]
+        """All that was said and is remembered; an answer that is still coming, as far as it came.
+
+        A question that has no word of an answer yet is not among them.
+        """
+        said = [dict(message) for message in self._messages]
+        if self._pending is None:
+            return said
+        text = self._pending.result.text
+        return [*said, {"role": "assistant", "content": text}] if text else said[:-1]
 
     def say(self, text: str) -> Stream:
-        """The answer to a message. Raises InputError where it does not fit, and is not a message then."""
+        """The answer to a message; one that is still coming is cancelled.
+
+        Raises InputError where the message does not fit, and is none then.
+        """
         self._finish()
         asked = [*self._messages, {"role": "user", "content": text}]
         room = min(self._options.max_new_tokens, self._model.limits["max_tokens"] // ROOM)
@@ -64,6 +73,8 @@ class Conversation:
         self._pending.close()
         found, self._pending = self._pending.result, None
         self._read = self._read + found.tokens
+        if self._options.slide and len(self._read) >= self._model.limits["max_tokens"]:
+            self._read = []  # the answer slid: the cache holds another text, at other positions
         if found.text:
             self._messages.append({"role": "assistant", "content": found.text})
         else:

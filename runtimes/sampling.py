@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runtimes.errors import InputError
+from runtimes.errors import EngineError, InputError
 
 CANDIDATES = 1_024  # of which top-p is tried first: they nearly always hold it, and sorting all costs more
 _BITS = 0xFFFFFFFF
@@ -90,9 +90,17 @@ def penalized(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarra
 
 
 def choose(logits: np.ndarray, sampling: Sampling, draws: Draws) -> int:
-    """A token id from float32 logits (vocabulary,), the penalty already in them."""
+    """A token id from float32 logits (vocabulary,), the penalty already in them.
+
+    Raises EngineError where the largest is no finite number.
+    """
+    best = int(logits.argmax())  # of NaNs the first one
+    if not math.isfinite(logits[best]):
+        raise EngineError(
+            f"the model's logits are no numbers ({logits[best]}); try another variant or engine"
+        )
     if sampling.temperature == 0:
-        return int(logits.argmax())
+        return best
     ids, probabilities = kept(logits, sampling)
     sums = np.cumsum(probabilities)
     place = int(np.searchsorted(sums, draws.next() * sums[-1], side="right"))
@@ -102,8 +110,9 @@ def choose(logits: np.ndarray, sampling: Sampling, draws: Draws) -> int:
 def kept(logits: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
     """The tokens that the filters leave, ids ascending, and their probabilities, which sum to 1 or less."""
     ids = _top_k(logits, sampling.top_k)
-    scaled = logits[ids].astype(np.float64) / sampling.temperature
-    probabilities = np.exp(scaled - scaled.max())
+    below = logits[ids].astype(np.float64) - float(logits.max())
+    with np.errstate(over="ignore"):  # a temperature next to 0: all but the best are at -inf
+        probabilities = np.exp(below / sampling.temperature)
     probabilities /= probabilities.sum()
     if sampling.top_p < 1:
         chosen = _top_p(probabilities, sampling.top_p)

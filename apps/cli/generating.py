@@ -66,6 +66,8 @@ def refuse(asked: Asked, task: str) -> None:
     wrong = next((key for key, value in given.items() if value is not None and value is not False), None)
     if wrong:
         raise InputError(f"--{wrong.replace('_', '-')} is for text-generation, not {task}")
+    if asked.top_k == 0:
+        raise InputError(f"--top-k must be 1 or more with {task}")
 
 
 def ready(model: Any, path: Path) -> None:
@@ -142,9 +144,7 @@ def chat(model: Any, asked: Asked, as_json: bool) -> None:
         raise InputError("--chat needs the chat template; leave out --raw")
     if asked.overflow == "error":
         raise InputError("--chat forgets the oldest messages when the context is full; leave out --overflow")
-    options = asked.options()
-    options.pop("overflow", None)
-    talk = model.chat(asked.system, **options)
+    talk = model.chat(asked.system, **asked.options())
     on_terminal = sys.stdin is not None and sys.stdin.isatty()
     if on_terminal and not as_json:
         print(f"{HELP}.")

@@ -23,7 +23,7 @@ def run(
     explain: Annotated[bool, typer.Option("--explain", help="Which words spoke for the label.")] = False,
     top_k: Annotated[
         int | None,
-        typer.Option(help="How many labels to print (3); with a generator: draw from so many tokens.", min=1),
+        typer.Option(help="Labels to print (3); with a generator: draw from so many tokens, 0: all.", min=0),
     ] = None,
     chat: generating.Chat = False,
     system: generating.System = None,

@@ -84,11 +84,11 @@ class OnnxDecoder:
 class SharedCache:
     """Keys and values in one buffer a layer, (rows, kv_heads, room, head_size), written in place."""
 
-    def __init__(self, decoder: OnnxDecoder, lengths: np.ndarray, room: int = FIRST_ROOM) -> None:
+    def __init__(self, decoder: OnnxDecoder, lengths: np.ndarray, room: int | None = None) -> None:
         self._decoder = decoder
         self.lengths = lengths
         heads, size = decoder.shape
-        shape = (len(lengths), heads, room, size)
+        shape = (len(lengths), heads, room or FIRST_ROOM, size)
         self._buffers = [np.zeros(shape, decoder.dtype) for _ in decoder.past]
         self._token = np.zeros((len(lengths), 1), np.int64)
         self._logits: np.ndarray | None = None

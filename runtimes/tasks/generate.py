@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from runtimes.chat import parts
+from runtimes.chat import check_messages, parts
 from runtimes.codec import Codec
 from runtimes.engines import Cache, Decoder
 from runtimes.errors import InputError
@@ -105,6 +105,11 @@ class Generator:
             if slide:
                 return ids[-(most + 1) // 2 :]
             advice += ", or let it slide (overflow: slide)"
+        return self._fitting(ids, advice)
+
+    def _fitting(self, ids: list[int], advice: str) -> list[int]:
+        most = self.limits["max_tokens"] - 1
+        if len(ids) > most:
             raise InputError(f"the prompt has {len(ids)} tokens, over the {most} that it can have; {advice}")
         return ids
 
@@ -117,12 +122,15 @@ class Generator:
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids  # the text had one already
 
     def _encode_messages(self, messages: Sequence[Message]) -> list[int]:
-        template = self.generation["template"]
-        if template is None:
-            raise InputError("this model has no chat template; give it a text to go on from")
-        told = parts(template, messages)
+        told = parts(self._template(), messages)
         self._check_chars("".join(text for text, _ in told))
         return self.codec.encode_parts(told)
+
+    def _template(self) -> Mapping[str, Any]:
+        template: Mapping[str, Any] | None = self.generation["template"]
+        if template is None:
+            raise InputError("this model has no chat template; give it a text to go on from")
+        return template
 
     def _check_chars(self, text: str) -> None:
         most = self.limits["max_chars"]
@@ -135,14 +143,15 @@ class Generator:
         A question goes with its answer; the system's message stays. Raises InputError where not even the
         last one fits into the context.
         """
+        check_messages(self._template(), messages)
         kept = list(messages)
-        first = 1 if kept and kept[0].get("role") == "system" else 0
+        first = 1 if kept[0]["role"] == "system" else 0
         while len(kept) > first + 2 and not self._leaves(kept, room):
             del kept[first : first + 2]
-        return self.encode(kept), kept
+        return self._fitting(self._encode_messages(kept), "shorten it"), kept
 
     def _leaves(self, messages: Sequence[Message], room: int) -> bool:
-        if sum(len(str(message.get("content"))) for message in messages) > self.limits["max_chars"]:
+        if sum(len(message["content"]) for message in messages) > self.limits["max_chars"]:
             return False
         return len(self._encode_messages(messages)) + room <= self.limits["max_tokens"]
 
@@ -188,12 +197,13 @@ class Generator:
                 return
 
     def _many(self, prompts: list[Prompt], options: Options) -> list[Generated]:
-        """Up to BATCH prompts are decoded together, each as if it were alone."""
+        """Up to BATCH prompts, or the bundle's max_batch, are decoded together, each as if it were alone."""
         asked = [replace(options, seed=options.seed + number) for number in range(len(prompts))]
         rows = [self.encode(prompt, options.slide) for prompt in prompts]
         answers = [Answer(self.codec, *row, self._eos) for row in zip(rows, asked, strict=True)]
-        for at in range(0, len(rows), BATCH):
-            together = range(at, min(at + BATCH, len(rows)))
+        most = min(BATCH, self.limits["max_batch"])
+        for at in range(0, len(rows), most):
+            together = range(at, min(at + most, len(rows)))
             slides = [row for row in together if options.slide and not self._fits(rows[row], options)]
             for row in slides:
                 for _ in self._steps(answers[row], rows[row], options, self.begin()):

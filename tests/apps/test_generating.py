@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from apps.cli.generating import shown
 from apps.cli.main import run
+from runtimes.bundle import MANIFEST, seal
 from runtimes.load import load
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +30,15 @@ def piped(monkeypatch, data: bytes):
 def one_line(capsys):
     (line,) = capsys.readouterr().err.splitlines()
     return line
+
+
+def saying(bundle, copy, **generation):
+    """The same bundle with other words in its manifest's `generation`."""
+    shutil.copytree(bundle, copy)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest["generation"].update(generation)
+    seal(copy, manifest, list(manifest["files"]))
+    return copy
 
 
 def test_an_answer_is_printed_as_the_template_asks_for_it(lm_bundles, capsys):
@@ -123,7 +134,10 @@ def test_a_chat_in_a_terminal(lm_bundles):
             assert "with these instructions" in until(ours, b"> ")
             os.write(ours, b"a dog " * 200 + b"\n")
             assert "edgewise: the prompt has" in until(ours, b"> ")
-            os.killpg(chat.pid, signal.SIGINT)
+            for _ in range(20):  # one that comes just before readline waits is seen at the next one only
+                os.killpg(chat.pid, signal.SIGINT)
+                if select.select([ours], [], [], 1)[0]:
+                    break
             assert "Ctrl-D or /exit ends the chat" in until(ours, b"> ")
             os.write(ours, b"\x04")
             assert chat.wait(20) == 0
@@ -175,15 +189,31 @@ def test_options_of_generators_are_for_generators(tiny_bundle, capsys, monkeypat
     assert "--chat is for text-generation" in one_line(capsys)
 
 
+def test_a_chat_slides_or_says_what_it_cannot(lm_bundles, tmp_path, monkeypatch, capsys):
+    bundle = saying(lm_bundles["llama"], tmp_path / "lm.bundle", eos=[])
+    for word, told in (("banana", "overflow must be error or slide"), ("error", "leave out --overflow")):
+        piped(monkeypatch, b"the cat\n")
+        assert run(["run", str(bundle), "--chat", "--overflow", word]) == 2
+        assert told in one_line(capsys)
+    how = ["--temperature", "3", "--seed", "2", "--max-new-tokens", "250", "--json"]
+    for more, told in (([], "context"), (["--overflow", "slide"], "length")):
+        piped(monkeypatch, b"the cat\n")
+        assert run(["run", str(bundle), "--chat", *how, *more]) == 0
+        assert json.loads(capsys.readouterr().out)["finish"] == told
+
+
+def test_top_k_0_draws_from_all_and_prints_no_labels(lm_bundles, tiny_bundle, tmp_path, capsys):
+    copy = saying(lm_bundles["llama"], tmp_path / "lm.bundle", sampling={"temperature": 1.0, "top_k": 1})
+    how = ["the cat", "--raw", "--seed", "4", "--max-new-tokens", "12"]
+    assert run(["run", str(copy), *how, "--top-k", "0"]) == 0
+    wanted = load(lm_bundles["llama"], threads=1)("the cat", temperature=1.0, seed=4, max_new_tokens=12)
+    assert capsys.readouterr().out == shown(wanted.text) + "\n"
+    assert run(["run", str(tiny_bundle), "wheat", "--top-k", "0"]) == 2
+    assert "--top-k must be 1 or more with text-classification" in one_line(capsys)
+
+
 def test_a_model_without_template_goes_on_and_does_not_chat(lm_bundles, tmp_path, monkeypatch, capsys):
-    import shutil
-
-    from runtimes.bundle import MANIFEST, seal
-
-    copy = shutil.copytree(lm_bundles["llama"], tmp_path / "lm.bundle")
-    manifest = json.loads((copy / MANIFEST).read_text())
-    manifest["generation"]["template"] = None
-    seal(copy, manifest, list(manifest["files"]))
+    copy = saying(lm_bundles["llama"], tmp_path / "lm.bundle", template=None)
     assert run(["run", str(copy), "the cat", *LONG]) == 0
     capsys.readouterr()
     piped(monkeypatch, b"hello\n")

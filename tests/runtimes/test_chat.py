@@ -241,6 +241,19 @@ def test_an_answer_that_was_stopped_stays_as_far_as_it_came(model):
     assert talk.messages == []  # nothing was answered
 
 
+def test_messages_can_be_read_while_an_answer_comes(model):
+    how = {"max_new_tokens": 30, "temperature": 1.0, "seed": 1}
+    talk = model.chat(**how)
+    stream = talk.say("the cat")
+    assert talk.messages == []
+    told = next(stream)
+    assert talk.messages[-1] == {"role": "assistant", "content": told}
+    rest = "".join(stream)
+    whole = model([{"role": "user", "content": "the cat"}], **how)
+    assert rest and told + rest == whole.text == talk.messages[-1]["content"]
+    assert stream.result.finish == whole.finish
+
+
 def test_a_model_without_template_or_system_does_not_converse(model):
     from runtimes.tasks.generate import Generator
 
@@ -252,3 +265,19 @@ def test_a_model_without_template_or_system_does_not_converse(model):
         saying(None).chat()
     with pytest.raises(InputError, match="takes no system message"):
         saying(compile_template(GEMMA)).chat("big")
+
+
+def test_an_answer_that_slid_leaves_no_false_cache_behind(lm_bundles):
+    model = load(lm_bundles["llama"], threads=1)
+    how = {"max_new_tokens": 250, "temperature": 1.0, "seed": 4}
+    model.generation = {**model.generation, "eos": []}
+    model._eos = frozenset()
+    talk = model.chat(overflow="slide", **how)
+    first = talk.say("the cat")
+    assert list(first) and len(first.result.tokens) == 250
+    second = talk.say("a dog")
+    list(second)
+    ids = model.encode(talk.messages[:-1])
+    fresh = model.answer(ids, model.options(overflow="slide", **how), model.begin())
+    list(fresh)
+    assert second.result == fresh.result

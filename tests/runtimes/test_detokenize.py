@@ -78,6 +78,48 @@ def test_a_tokenizer_that_spells_by_context_gives_the_text_too(pieces_codec, tex
     assert "\N{REPLACEMENT CHARACTER}" not in "".join(pieces)
 
 
+def spelled(codec, ids):
+    """What SentencePiece's tokens say: a blank for each mark, bytes as they are, special ones nothing."""
+    words = [codec.token(number) for number in ids if number not in codec.special]
+    as_bytes = [
+        bytes([int(word[3:5], 16)]) if word.startswith("<0x") else word.replace("▁", " ").encode()
+        for word in words
+    ]
+    return b"".join(as_bytes).decode("utf-8", "replace")
+
+
+WORDS = st.integers(259, 264)
+# Of 265 tokens: anything, letters, or bytes of which some make a character.
+IDS = st.lists(st.integers(0, 264) | WORDS | st.sampled_from([3 + byte for byte in "é東🚀".encode()]))
+
+
+@given(IDS, st.text("ab 東é🚀"))
+@settings(max_examples=300)
+def test_any_tokens_by_context_are_told_whole_behind_any_prompt(pieces_codec, ids, prompt):
+    before = pieces_codec.encode("a" + prompt)
+    assert "".join(told(pieces_codec, ids, before)) == spelled(pieces_codec, ids)
+
+
+def test_text_behind_a_broken_character_is_told(pieces_codec):
+    a, lead, end = pieces_codec.encode("a")[0], 3 + 0xC3, 3 + 0xA9
+    assert "".join(told(pieces_codec, [a, lead, end, lead, a, a, a])) == "aé\N{REPLACEMENT CHARACTER} a a a"
+    assert (
+        "".join(told(pieces_codec, [3 + byte for byte in "🚀".encode()], pieces_codec.encode("🚀🚀"))) == "🚀"
+    )
+
+
+@given(st.data())
+@settings(max_examples=150)
+def test_a_tokenizer_that_takes_back_what_it_said_loses_nothing_more(codec, data):
+    """A chain of decoders, so nobody knows that it is bytes; and one that mends blanks afterwards."""
+    fast = Tokenizer.from_str(codec._fast.to_str())
+    fast.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("ab", "c")])
+    chained = Codec.from_bytes(fast.to_str().encode())
+    a, b, x = (next(n for n in range(codec.size) if codec.token(n) == letter) for letter in "abx")
+    ids = data.draw(st.lists(st.integers(0, codec.size - 1) | st.sampled_from([a, b]), max_size=30))
+    assert "".join(told(chained, [*ids, a, b, x, x, x, x])).endswith("xxxx")
+
+
 def test_what_stands_before_decides_the_blank(pieces_codec):
     first, second = pieces_codec.encode("a b")
     assert told(pieces_codec, [second])[0] == "b" and told(pieces_codec, [second], [first])[0] == " b"
@@ -104,6 +146,13 @@ def test_what_is_no_tokenizer_or_no_text_is_told(codec):
         Codec.from_bytes(b'{"model": 3}')
     with pytest.raises(InputError, match="not valid Unicode"):
         codec.encode("\udc80")
+
+
+def test_a_text_that_has_no_tokens_is_told():
+    model = models.Unigram([("a", -1.0)], unk_id=None)
+    with pytest.raises(InputError, match=r"cannot spell the text \(.+\)") as told:
+        Codec.from_bytes(Tokenizer(model).to_str().encode()).encode("東")
+    assert "\n" not in str(told.value)
 
 
 PIECES = st.lists(st.text("ab\n", max_size=4), max_size=12)

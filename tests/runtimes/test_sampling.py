@@ -6,10 +6,11 @@ import subprocess
 
 import numpy as np
 import pytest
+from apart import need
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtimes.errors import InputError
+from runtimes.errors import EngineError, InputError
 from runtimes.sampling import Draws, Sampling, choose, kept, log_probability, penalized, sampling_of
 
 LOGITS = st.lists(
@@ -79,6 +80,25 @@ def test_no_temperature_takes_the_first_of_the_best():
     assert {choose(logits, Sampling(), Draws(seed)) for seed in range(20)} == {1}
 
 
+@given(LOGITS, st.sampled_from([5e-324, 1e-308, 1e-300, 1e-30]), st.integers(0, 2**53 - 1))
+def test_a_temperature_next_to_none_takes_one_of_the_best(logits, temperature, seed):
+    found = choose(logits, Sampling(temperature=temperature), Draws(seed))
+    assert logits[found] == logits.max()
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 2, "min_p": 0.1}])
+@pytest.mark.parametrize("values", [[1, np.nan, 2], [np.nan] * 3, [np.inf, 1, np.inf], [-np.inf] * 3])
+def test_logits_that_are_no_numbers_are_told(how, values):
+    with pytest.raises(EngineError, match="logits are no numbers"):
+        choose(np.array(values, np.float32), Sampling(**how), Draws(0))
+
+
+def test_a_token_at_minus_infinity_is_only_never_drawn():
+    logits = np.array([-np.inf, 1, -np.inf, 0], np.float32)
+    drawn = {choose(logits, Sampling(temperature=1), Draws(seed)) for seed in range(30)}
+    assert drawn == {1, 3} and choose(logits, Sampling(), Draws(0)) == 1
+
+
 def test_the_penalty_makes_what_was_seen_less_likely():
     logits, seen = np.array([2.0, -2.0, 1.0], np.float32), np.array([True, True, False])
     assert penalized(logits, seen, 2.0).tolist() == [1.0, -4.0, 1.0]
@@ -108,8 +128,7 @@ def test_draws_are_those_of_mulberry32():
     assert [draws.next() for _ in range(3)] == [0.6270739405881613, 0.002735721180215478, 0.5274470399599522]
     assert all(0 <= draws.next() < 1 for _ in range(1_000))
     node = shutil.which("node")
-    if node is None:
-        pytest.skip("needs node, to draw in JavaScript")
+    need(node is not None, "node, to draw in JavaScript,")
     told = subprocess.run([node, "-e", MULBERRY, "7"], capture_output=True, text=True, check=True)
     seven = Draws(7)
     assert json.loads(told.stdout) == [seven.next() for _ in range(200)]

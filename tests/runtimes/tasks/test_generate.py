@@ -137,11 +137,14 @@ def test_what_is_read_in_parts_is_read_as_a_whole(model):
 def test_room_for_the_cache_grows(monkeypatch, models):
     from runtimes.engines import onnx_decoder
 
+    model, how = models["llama"], {"max_new_tokens": 40, "temperature": 1.0}
+    wanted = model(PROMPTS, **how), model(PROMPTS[0], **how)
     monkeypatch.setattr(onnx_decoder, "FIRST_ROOM", 4)
-    model = models["llama"]
-    wanted = model(PROMPTS, max_new_tokens=40)
-    monkeypatch.undo()
-    assert wanted == model(PROMPTS, max_new_tokens=40)
+    cache = model.begin()
+    assert wanted == (model(PROMPTS, **how), model(PROMPTS[0], **how))
+    assert cache._buffers[0].shape[2] == 4
+    cache.forward(model.tokens([PROMPTS[4]])[0][None])
+    assert cache._buffers[0].shape[2] > 4
 
 
 def test_a_stop_sequence_ends_the_answer_and_is_not_told(model):
@@ -272,6 +275,35 @@ def test_prompts_that_cannot_be_are_told(models, prompt, told):
         return
     with pytest.raises(InputError, match=told):
         models["llama"](prompt)
+
+
+@pytest.mark.parametrize("prompt", [[5], [None], [["a"]], [[]], [[{"role": "user"}]], [{}], [[[]]]])
+@pytest.mark.parametrize("overflow", ["error", "slide"])
+def test_lists_of_what_is_no_prompt_are_told(models, prompt, overflow):
+    with pytest.raises(InputError) as told:
+        models["llama"](prompt, overflow=overflow)
+    assert "\n" not in str(told.value)
+
+
+def test_nobody_is_advised_to_slide_who_does(models):
+    for prompt in ("a dog " * 300, [{"role": "user", "content": "a dog " * 300}]):
+        with pytest.raises(InputError, match="shorten it, or let it slide"):
+            models["llama"](prompt)
+    for ask in (
+        lambda: models["llama"](prompt, overflow="slide"),
+        lambda: models["llama"].chat().say(prompt[0]["content"]),
+    ):
+        with pytest.raises(InputError, match="over the 191 that it can have; shorten it$"):
+            ask()
+
+
+def test_no_more_are_decoded_together_than_the_bundle_lets(models, monkeypatch):
+    model, rows = changed(models["llama"]), []
+    model.limits = model.limits | {"max_batch": 2}
+    monkeypatch.setattr(model, "_batch", lambda answers, ids: (
+        rows.append(len(ids)), type(model)._batch(model, answers, ids)))  # fmt: skip
+    assert model(PROMPTS, max_new_tokens=4) == models["llama"](PROMPTS, max_new_tokens=4)
+    assert rows == [2, 2, 1]
 
 
 def test_an_empty_prompt_starts_with_the_first_token(models):
