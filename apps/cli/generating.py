@@ -76,8 +76,11 @@ def ready(model: Any, path: Path) -> None:
         from export.template import compile_template, template_source
 
         found = template_source(path)
-        if found is not None:
-            model.generation["template"] = compile_template(*found)
+        try:
+            model.generation["template"] = compile_template(*found) if found else None
+        except InputError as error:  # as a bundle of it would be
+            print(f"warning: its template is left out, so it does not chat. {error}", file=sys.stderr)
+            model.generation["template"] = None
 
 
 def write(model: Any, prompts: list[str], asked: Asked, as_json: bool) -> None:

@@ -47,7 +47,7 @@ _FOOT = (
 METHOD = {
     "Budget": "T tokens through the policy in training, padding not counted. The start is T of SFT from the "
     "base, one for each seed; SFT, PPO and DPO go on from it for T; ORPO takes 2T from the base",
-    "Wins": "each held-out prompt is one duel of two sampled answers, order drawn; a tie counts half. The "
+    "Wins": "each held-out prompt is one duel of two sampled answers; a tie counts half. The "
     "judge was trained on other rows, by another seed, than the reward; TF-IDF is a judge of another kind",
     "At equal length": "logistic regression of the duels on tanh(length difference / its standard "
     "deviation), read at 0, as AlpacaEval 2 does",
