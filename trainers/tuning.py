@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     Losses = Callable[[Policy, Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
 POINTS = 50  # of a learning curve
+# Of a resume point: AdamW's state of each weight, and what a run counts.
+STATE = ("step", "exp_avg", "exp_avg_sq")
+COUNTED = ("steps", "tokens", "taken", "curve", "memory", "seconds", "since")
 
 
 @dataclass(frozen=True)
@@ -232,27 +235,41 @@ class Run:
                 found[f"{key}.{name}"] = value.contiguous()
         return found
 
-    def _restore(self) -> None:
-        """Go on from the resume point of the same job; another job's is removed."""
+    def _point(self) -> "tuple[dict[str, Any], dict[str, torch.Tensor]] | None":
+        """The resume point of the same job; None where there is none, or one that does not read back."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         point = self.work / "point"
         try:
             state = json.loads((point / "data.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            state = {}
-        if state.get("job") != self.job:
+            if state["job"] != self.job or {*COUNTED, "sums"} - set(state):
+                return None
+            tensors = load_file(point / "state.safetensors", device=str(self.policy.device))
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            return None
+        for name, weight in zip(self.names, self.weights, strict=True):
+            there = [tensors.get(f"{key}.{name}") for key in ("weight", *STATE)]
+            if any(one is None for one in there) or there[0].shape != weight.shape:
+                return None
+        return state, tensors
+
+    def _restore(self) -> None:
+        """Go on from the resume point of the same job; another job's or a broken one is removed."""
+        import torch
+
+        found = self._point()
+        if found is None:
             shutil.rmtree(self.work, ignore_errors=True)
             return
-        import torch
-        from safetensors.torch import load_file
-
-        tensors = load_file(point / "state.safetensors", device=str(self.policy.device))
+        state, tensors = found
         with torch.no_grad():
             for name, weight in zip(self.names, self.weights, strict=True):
                 weight.copy_(tensors[f"weight.{name}"])
-                kept = {k: tensors[f"{k}.{name}"] for k in ("step", "exp_avg", "exp_avg_sq")}
+                kept = {k: tensors[f"{k}.{name}"] for k in STATE}
                 kept["step"] = kept["step"] if self.policy.device.type == "cuda" else kept["step"].cpu()
                 self.optimizer.state[weight] = kept
-        for key in ("steps", "tokens", "taken", "curve", "memory", "seconds", "since"):
+        for key in COUNTED:
             setattr(self, key, state[key])
         self.saved = self.steps
         device = self.policy.device

@@ -261,3 +261,23 @@ def test_half_precision_learns_and_ends_in_full(
     assert {weight.dtype for weight in saved.parameters()} == {torch.float32}
     embedded = open_generator(language_model).get_input_embeddings().weight
     assert torch.equal(saved.get_input_embeddings().weight, embedded)  # bf16 did not round what is untouched
+
+
+@pytest.mark.parametrize("broken", ["cut", "list", "empty"])
+def test_a_resume_point_that_does_not_read_back_is_none(
+    broken: str, language_model: Path, tmp_path: Path
+) -> None:
+    def run() -> Run:
+        return Run(Policy(language_model, CONFIG), CONFIG, tmp_path / "work", {})
+
+    first = run()
+    for _ in range(CONFIG.save_every):
+        first.learn([batch_of(some_rows(), 2)], masked_loss)
+    first.keep()
+    assert run().steps == CONFIG.save_every
+    state, told = (tmp_path / "work" / "point" / name for name in ("state.safetensors", "data.json"))
+    if broken == "cut":
+        state.write_bytes(state.read_bytes()[:-100])
+    else:
+        told.write_text("[]" if broken == "list" else '{"job": 1}')
+    assert run().steps == 0 and not (tmp_path / "work").exists()
