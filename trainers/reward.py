@@ -114,7 +114,7 @@ def pair_accuracy(reward: Reward, pairs: Sequence[dict[str, Any]]) -> float:
 def open_reward(path: Path | str, device: str = "auto") -> Reward:
     """The reward of a checkpoint of one of the three kinds. InputError for a checkpoint of another task.
 
-    The reward raises InputError where a score is not finite.
+    The reward raises InputError where a score is not finite. Its `digest` is the checkpoint's.
     """
     checkpoint = open_checkpoint(path)
     if checkpoint.task == LINEAR:
@@ -131,6 +131,7 @@ def open_reward(path: Path | str, device: str = "auto") -> Reward:
             raise InputError(f"{path}: the reward of answer {first} is {values[first]}; train it again")
         return values
 
+    reward.digest = checkpoint.digest  # type: ignore[attr-defined]
     return reward
 
 

@@ -66,10 +66,11 @@ def start_from(base: Path | str, out: Path, config: TuneConfig, section: str) ->
 
 
 def run_of(
-    start: Start, config: TuneConfig, out: Path, method: str, rows: Sequence[Any], watch: Watch | None = None
-) -> Run:
-    """The run with its resume points beside `out`."""
-    job = {"method": method, "rows": rows_digest(list(rows)), "base": start.parent}
+    start: Start, config: TuneConfig, out: Path, method: str, rows: Sequence[Any],
+    watch: Watch | None = None, **more: Any,
+) -> Run:  # fmt: skip
+    """The run with its resume points beside `out`. `more` (JSON): what else tells this job from another."""
+    job = {"method": method, "rows": rows_digest(list(rows)), "base": start.parent, **more}
     return Run(start.policy, config, work_folder(out), job, watch)
 
 

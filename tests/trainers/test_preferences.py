@@ -351,3 +351,55 @@ def test_prompts_without_room_are_refused(language_model: Path, tmp_path: Path) 
     ):
         with pytest.raises(InputError, match=says):
             ppo(prompts, letters, language_model, tmp_path / "out", PPO)
+
+
+def test_a_killed_run_of_another_reward_is_not_gone_on_with(
+    language_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Letters:
+        def __init__(self, letter: str):
+            self.letter = self.digest = letter
+
+        def __call__(self, prompts: list, answers: list[str]) -> np.ndarray:
+            return np.array([answer.count(self.letter) for answer in answers])
+
+    config = PpoConfig(**{**PPO.__dict__, "rollouts": 4, "batch_size": 4, "epochs": 1, "save_every": 1})
+    out, steps, original = tmp_path / "out", [], Run._restore
+    monkeypatch.setattr(Run, "_restore", lambda self: (original(self), steps.append(self.steps)))
+    stop_after(monkeypatch, 3)
+    for letter in ("e", "e", "a"):
+        with pytest.raises(KeyboardInterrupt):
+            ppo(["the cat", "a dog", "the", "a"], Letters(letter), language_model, out, config)
+    assert steps == [0, 2, 0]
+
+
+def test_what_is_learned_is_what_was_drawn_from(language_model: Path) -> None:
+    """Log-probabilities at the temperature of the draw, of policy and reference alike."""
+    policy = Policy(language_model, PpoConfig(device="cpu"))
+    batch = next(pair_batches([(([5, 6], [7, 8]), ([5, 6], [9]))] * 2, 2, DpoConfig(batch_size=2), 0))
+    states = policy.hidden(batch)
+    logits = policy.model.get_output_embeddings()(states) / 2.5
+    wanted = logits.log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
+    torch.testing.assert_close(policy.logprobs(states, batch, 2.5), wanted)
+    for second in (False, True):
+        torch.testing.assert_close(reference_of(language_model, policy, second, 2.5)(batch), wanted)
+
+
+def test_ppo_prices_drift_at_its_own_temperature(
+    language_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainers.preferences import ppo as module
+    from trainers.rendering import Renderer
+    from trainers.tuned import Start
+
+    config = PpoConfig(device="cpu", temperature=2.5)
+    policy = Policy(language_model, config)
+    module.give_head(policy)
+    start = Start(language_model, policy, Renderer(language_model, 2, 1), 64, "", [])
+    reference = reference_of(language_model, policy, False, 2.5)
+    old, held, _ = module.experience([([5, 6], [7, 8])], reference, start, config)
+    torch.testing.assert_close(old, held)
+    with torch.no_grad():
+        logits = open_generator(language_model)(torch.tensor([[5, 6, 7, 8]])).logits[0] / 2.5
+    wanted = logits.log_softmax(-1)[[1, 2], [7, 8]]
+    torch.testing.assert_close(old[0], wanted)
