@@ -1,6 +1,9 @@
 """Supervised tuning: what is learned from, packing, adapters, resume points, refusals."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_generator import make_generator
 
 from runtimes.errors import InputError
-from trainers.adapter import check_adapter, merged, weights_digest
+from trainers.adapter import adapter_digest, check_adapter, merged, weights_digest
 from trainers.batches import batch_of, groups, pack, packed
 from trainers.checkpoint import Checkpoint, open_checkpoint
 from trainers.generator import adopt_generator, open_generator
@@ -281,3 +284,43 @@ def test_a_resume_point_that_does_not_read_back_is_none(
     else:
         told.write_text("[]" if broken == "list" else '{"job": 1}')
     assert run().steps == 0 and not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_gradient_that_is_not_finite_is_not_kept(
+    last: bool, language_model: Path, instruction_rows: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss may be finite still: in the last step nothing else would show it."""
+    original = torch.nn.utils.clip_grad_norm_
+
+    def broken(weights, most):  # type: ignore[no-untyped-def]
+        weights[0].grad[0] = float("inf")
+        return original(weights, most)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", broken)
+    config = SftConfig(**{**CONFIG.__dict__, "tokens": 1 if last else 3000})
+    with pytest.raises(InputError, match="a gradient is not finite by step 1" if last else "not finite"):
+        sft(instruction_rows, language_model, tmp_path / "out", config)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sealed"),
+    [({"lora_alpha": 1600}, False), ({"r": 7}, True), ({"peft_type": "NONE"}, True), ([], True), ({}, True),
+     ("{", True)],
+)  # fmt: skip
+def test_altered_settings_of_an_adapter_are_one_line(
+    changes: Any, sealed: bool, tuned: Checkpoint, language_model: Path, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(tuned.path / "adapter", adapter)
+    file, manifest = adapter / "adapter_config.json", adapter / "checkpoint.json"
+    told = json.loads(file.read_text())
+    text = changes if isinstance(changes, str) else json.dumps({**told, **changes} if changes else changes)
+    file.write_text(text)
+    if sealed:
+        about = {**json.loads(manifest.read_text()), "digest": adapter_digest(adapter)}
+        manifest.write_text(json.dumps(about))
+    with pytest.raises(InputError, match="PEFT opens" if sealed else "cut short or altered") as caught:
+        merged(language_model, adapter)
+    assert "\n" not in str(caught.value)
