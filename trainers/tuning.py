@@ -113,6 +113,7 @@ class Run:
         self.memory: dict[str, Any] = {}
         self.sums: dict[str, Any] = {}
         self.since = 0  # units in `sums`
+        self.norms: Any = 0.0  # all gradients' together: shows one that is not finite, without waiting
         self._restore()
         self.started, self.peak = time.perf_counter(), 0
         policy.reset_peak()
@@ -136,7 +137,7 @@ class Run:
             (loss / units).backward()
             for name, value in {"loss": loss, **figures}.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value.detach().double()
-        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        self.norms = self.norms + torch.nn.utils.clip_grad_norm_(self.weights, 1.0).double()
         for group in self.optimizer.param_groups:
             share = self.tokens / self.config.tokens
             group["lr"] = self.config.learning_rate * rate(share, self.config.warmup)
@@ -170,6 +171,11 @@ class Run:
         if not all(math.isfinite(value) for value in sums.values()):
             raise InputError(
                 f"the loss is not finite by step {self.steps}; lower learning_rate = "
+                f"{self.config.learning_rate} (no checkpoint was written)"
+            )
+        if not math.isfinite(float(self.norms)):
+            raise InputError(
+                f"a gradient is not finite by step {self.steps}; lower learning_rate = "
                 f"{self.config.learning_rate} (no checkpoint was written)"
             )
         return sums
