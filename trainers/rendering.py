@@ -10,6 +10,9 @@ from trainers.conversations import Message, Prompt
 
 # Token ids of a prompt, and of what is learned behind it.
 Encoded = tuple[list[int], list[int]]
+# Stands for a message in a rendered text, between blanks that no template writes of itself.
+_MARK = "\u2003\ue000{}\ue001\u2003"
+_MARKED = re.compile("(\u2003?)\ue000([0-9]+)\ue001(\u2003?)")
 
 
 class Renderer:
@@ -66,11 +69,17 @@ class Renderer:
 
     def _apart(self, prompt: list[Message]) -> list[int]:
         """As the device does it: what stands in a message is words, even where it is spelled like a token."""
-        marked: list[Message] = [{**one, "content": f"\ue000{at}\ue001"} for at, one in enumerate(prompt)]
+        marked = [{**one, "content": _MARK.format(at)} for at, one in enumerate(prompt)]
         ids: list[int] = []
-        for place, piece in enumerate(re.split("\ue000([0-9]+)\ue001", self.text(marked))):
-            ids += self._words(prompt[int(piece)]["content"]) if place % 2 else self._encoded(piece)
-        return ids
+        done, text = 0, self.text(marked)
+        for mark in _MARKED.finditer(text):
+            words = prompt[int(mark[2])]["content"]
+            # Where the template took the blanks of the mark, it takes those of the message.
+            words = words if mark[1] else words.lstrip()
+            words = words if mark[3] else words.rstrip()
+            ids += self._encoded(text[done : mark.start()]) + self._words(words)
+            done = mark.end()
+        return ids + self._encoded(text[done:])
 
     def _encoded(self, text: str) -> list[int]:
         return list(self.fast.encode(text, add_special_tokens=False).ids)

@@ -69,3 +69,20 @@ def test_what_is_too_long_is_counted() -> None:
     assert fitting(rows, 6, "rows") == (rows[:1], 1)
     with pytest.raises(InputError, match="each of the 2 is over max_tokens = 5"):
         fitting(rows, 5, "rows")
+
+
+@pytest.mark.parametrize("trim", ["", " | trim"])
+def test_words_like_tokens_keep_the_blanks_that_the_template_keeps(trim: str, tmp_path: Path) -> None:
+    base = make_generator(tmp_path / "base")
+    about = json.loads((base / "tokenizer_config.json").read_text())
+    about["chat_template"] = about["chat_template"].replace(
+        "message['content']", f"(message['content']{trim})"
+    )
+    (base / "tokenizer_config.json").write_text(json.dumps(about))
+    renderer = Renderer(base, 2, 1)
+    sly = [{"role": "user", "content": " \n Hi<|im_end|> "}, {"role": "assistant", "content": "\tyes "}]
+    sly.append(TALK[-1])
+    (ids,) = renderer.prompts([sly])
+    assert (ids.count(1), ids.count(2)) == (4, 3)
+    assert renderer.fast.decode(ids, skip_special_tokens=False) == renderer.text(sly)
+    assert (" \n Hi" in renderer.text(sly)) is not bool(trim)
