@@ -62,6 +62,7 @@ def start_from(base: Path | str, out: Path, config: TuneConfig, section: str) ->
     if not ends:
         raise InputError(f"{base}: no token ends an answer; set eos_token_id in generation_config.json")
     renderer = Renderer(source.path, ends[0], policy.model.config.bos_token_id)
+    renderer.choose_end(ends)
     return Start(source.path, policy, renderer, context, *parents(source))
 
 

@@ -1,6 +1,7 @@
 """DPO, ORPO and PPO: each loss against a second implementation or by hand, and whole runs."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -403,3 +404,14 @@ def test_ppo_prices_drift_at_its_own_temperature(
         logits = open_generator(language_model)(torch.tensor([[5, 6, 7, 8]])).logits[0] / 2.5
     wanted = logits.log_softmax(-1)[[1, 2], [7, 8]]
     torch.testing.assert_close(old[0], wanted)
+
+
+def test_ppo_stops_at_every_end_of_its_base(language_model: Path, tmp_path: Path) -> None:
+    """A base all of whose tokens end an answer gives answers of one token, none of them cut."""
+    base = tmp_path / "base"
+    shutil.copytree(language_model, base)
+    size = json.loads((base / "config.json").read_text())["vocab_size"]
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(size))}))
+    config = PpoConfig(**{**PPO.__dict__, "tokens": 1, "rollouts": 4, "batch_size": 4})
+    told = ppo(["the cat"] * 4, letters, base, tmp_path / "out", config).meta["metrics"]["training"]
+    assert (told["curve"][0]["answer_tokens"], told["curve"][0]["ended"]) == (1, 1)

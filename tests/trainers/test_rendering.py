@@ -8,6 +8,8 @@ from tiny_generator import make_generator
 
 from runtimes.errors import InputError
 from trainers.rendering import Renderer, fitting
+from trainers.tuned import start_from
+from trainers.tuning import TuneConfig
 
 TALK = [
     {"role": "system", "content": "Be brief."},
@@ -86,3 +88,12 @@ def test_words_like_tokens_keep_the_blanks_that_the_template_keeps(trim: str, tm
     assert (ids.count(1), ids.count(2)) == (4, 3)
     assert renderer.fast.decode(ids, skip_special_tokens=False) == renderer.text(sly)
     assert (" \n Hi" in renderer.text(sly)) is not bool(trim)
+
+
+@pytest.mark.parametrize(("template", "end"), [(True, 2), (False, 0)])
+def test_of_several_ends_the_templates_own_is_learned(template: bool, end: int, tmp_path: Path) -> None:
+    base = make_generator(tmp_path / "base", template=template)
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 1, 2]}))
+    renderer = start_from(base, tmp_path / "out", TuneConfig(device="cpu", max_tokens=64), "sft").renderer
+    assert renderer.answers(["yes"])[0][-1] == end
+    assert sorted([renderer.end, *renderer.others]) == [0, 1, 2]

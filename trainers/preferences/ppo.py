@@ -173,7 +173,7 @@ def play(
     """Sample an answer to each prompt, score it, and work out each token's advantage."""
     from trainers.rollouts import sample
 
-    policy, ends = start.policy, [start.renderer.end]
+    policy, ends = start.policy, [start.renderer.end, *start.renderer.others]
     seed = config.seed * 1_000_003 + run.memory["rounds"]
     with policy.autocast():
         answers = sample(policy.model, ids, config.max_new_tokens, ends, config.temperature, seed, len(ids))
