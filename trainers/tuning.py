@@ -255,8 +255,8 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
         for name, weight in zip(self.names, self.weights, strict=True):
-            there = [tensors.get(f"{key}.{name}") for key in ("weight", *STATE)]
-            if any(one is None for one in there) or there[0].shape != weight.shape:
+            whole = all(f"{key}.{name}" in tensors for key in ("weight", *STATE))
+            if not whole or tensors[f"weight.{name}"].shape != weight.shape:
                 return None
         return state, tensors
 
