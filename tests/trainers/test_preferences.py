@@ -289,8 +289,8 @@ def test_ppo_killed_by_the_system_ends_alike(
         "    self.steps == 20 and os.kill(os.getpid(), signal.SIGKILL)\n"
         "Run.learn = dying\n"
         "prompts, base, out, config = json.loads(sys.argv[1])\n"
-        "reward = lambda prompts, answers: np.array([answer.count('e') for answer in answers])\n"
-        "ppo(prompts, reward, base, Path(out), PpoConfig(**config))"
+        "def letters(prompts, answers): return np.array([answer.count('e') for answer in answers])\n"
+        "ppo(prompts, letters, base, Path(out), PpoConfig(**config))"
     )
     prompts = [row["prompt"] for row in instruction_rows]
     given = json.dumps([prompts, str(language_model), str(tmp_path / "out"), PPO.__dict__])
@@ -368,10 +368,10 @@ def test_a_killed_run_of_another_reward_is_not_gone_on_with(
     out, steps, original = tmp_path / "out", [], Run._restore
     monkeypatch.setattr(Run, "_restore", lambda self: (original(self), steps.append(self.steps)))
     stop_after(monkeypatch, 3)
-    for letter in ("e", "e", "a"):
+    for reward in (Letters("e"), Letters("e"), Letters("a"), letters, letters):
         with pytest.raises(KeyboardInterrupt):
-            ppo(["the cat", "a dog", "the", "a"], Letters(letter), language_model, out, config)
-    assert steps == [0, 2, 0]
+            ppo(["the cat", "a dog", "the", "a"], reward, language_model, out, config)
+    assert steps == [0, 2, 0, 0, 2]
 
 
 def test_what_is_learned_is_what_was_drawn_from(language_model: Path) -> None:

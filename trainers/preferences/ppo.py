@@ -83,8 +83,8 @@ def ppo(
 
     InputError for no prompts, and for rewards that are no finite numbers; then nothing stands at `out`.
     Killed and called again, it goes on from its last resume point, which stands between two rounds. A reward
-    is known by its attribute `digest`, which those of `open_reward` have, and by `data`: a function of your
-    own needs one of the two, or a killed run of another one is gone on with."""
+    is known by its attribute `digest`, which those of `open_reward` have, else by its name, and by `data`:
+    two functions of one name need one of the two, or a killed run of the other one is gone on with."""
     config = config or PpoConfig()
     check_prompts(prompts)
     check_ppo(config)
@@ -97,7 +97,8 @@ def ppo(
     policy = begun.policy
     give_head(policy)
     reference = reference_of(begun.folder, policy, policy.peft is None, config.temperature)
-    judge = {"digest": getattr(reward, "digest", None), "data": data}
+    named = getattr(reward, "__qualname__", type(reward).__qualname__)
+    judge = {"digest": getattr(reward, "digest", named), "data": data}
     run = run_of(begun, config, out, "ppo", prompts, watch, reward=judge)
     run.memory = {**remember(config), **run.memory}
     order = shuffled(len(kept), config.rollouts, config.seed, skip=run.memory["rounds"])
