@@ -7,6 +7,7 @@ from runtimes.errors import InputError
 from trainers.preferences.dpo import check_dpo
 from trainers.preferences.orpo import check_orpo
 from trainers.preferences.ppo import check_ppo
+from trainers.reward_config import RewardConfig, check_reward
 from trainers.tuning import check_tuning
 
 if TYPE_CHECKING:
@@ -31,6 +32,15 @@ class RewardBase:
     max_tokens: int = 192
     seed: int = 0
 
+    @property
+    def config(self) -> RewardConfig:
+        """For `train_reward`; a prompt takes at most half of a short row."""
+        most = min(RewardConfig.prompt_tokens, self.max_tokens // 2)
+        return RewardConfig(
+            self.epochs, learning_rate=self.learning_rate, max_tokens=self.max_tokens, prompt_tokens=most,
+            seed=self.seed,
+        )  # fmt: skip
+
 
 def check_preferring(recipe: "Recipe") -> None:
     """InputError for sections that do not go together, or a value in them that cannot work."""
@@ -49,3 +59,5 @@ def check_preferring(recipe: "Recipe") -> None:
     checks: dict[str, Any] = {"orpo": check_orpo, "dpo": check_dpo, "ppo": check_ppo}
     for key, config in there.items():
         checks[key](config)
+    if "ppo" in there:
+        check_reward(recipe.reward.config)

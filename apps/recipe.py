@@ -137,6 +137,9 @@ def read_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
     if table.get("task") == GENERATION:
         _as_generator(table)
     recipe: Recipe = from_table(Recipe, table, str(path))
+    for key, needed in (("sft", "instructions"), ("reward", "ppo")):
+        if key in table and needed not in table:
+            raise InputError(f"{path}: {key}: does nothing without [{needed}]; add it, or leave [{key}] out")
     _check(recipe, path)
     return recipe if recipe.seed is None else _seeded(recipe, recipe.seed)
 

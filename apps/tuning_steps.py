@@ -36,15 +36,12 @@ def make_orpo(recipe: Recipe, data: "Step", teacher: "Step", start: "Step", out:
 
 def make_reward(recipe: Recipe, out: Path) -> None:
     """A reward model of the pairs, measured on a tenth of them that it did not see."""
-    from trainers.reward import RewardConfig, train_reward
+    from trainers.reward import train_reward
 
     told = recipe.reward
     rows = _train_rows(_pairs(recipe.pairs))
     held_out = max(1, len(rows) // 10)
-    config = RewardConfig(
-        told.epochs, learning_rate=told.learning_rate, max_tokens=told.max_tokens, seed=told.seed
-    )
-    train_reward(rows[held_out:], rows[:held_out], told.base, out, config)
+    train_reward(rows[held_out:], rows[:held_out], told.base, out, told.config)
 
 
 def make_ppo(recipe: Recipe, reward: "Step", start: "Step", out: Path) -> None:

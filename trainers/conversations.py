@@ -25,6 +25,8 @@ Row = dict[str, Any]
 Parse = Callable[[str, dict[str, Any]], Row | str]
 
 ROLES = ("system", "user", "assistant")
+# What lies beside the rows of a data set and tells of them.
+_TELLING = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json")
 _SPLIT = re.compile(r"(train|test|validation|valid|dev|eval)(?![a-z])")
 _ALIASES = {"valid": "validation", "dev": "validation", "eval": "validation"}
 _OTHER_NAMES = {"human": "user", "gpt": "assistant"}
@@ -85,7 +87,7 @@ def _files(source: Source, part: str | None) -> list[Path]:
         return [source.path]
     found = sorted(
         file for file in source.path.rglob("*")
-        if file.is_file() and file.name.removesuffix(".gz").endswith(SUFFIXES)
+        if file.is_file() and file.name.endswith((*SUFFIXES, ".jsonl.gz")) and file.name not in _TELLING
         and not any(piece.startswith(".") for piece in file.relative_to(source.path).parts)
     )  # fmt: skip
     if part:

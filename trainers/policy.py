@@ -70,9 +70,9 @@ class Policy:
         """Hidden states (n, width) where the batch's targets are told."""
         return hidden(self.model, batch)
 
-    def logprobs(self, states: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Log-probability (n,) fp32 of each target."""
-        return token_logprobs(self.model, states, batch.targets)
+    def logprobs(self, states: torch.Tensor, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
+        """Log-probability (n,) fp32 of each target, where tokens are drawn at `temperature`."""
+        return token_logprobs(self.model, states, batch.targets, temperature)
 
     @contextmanager
     def adapter_off(self) -> Iterator[None]:
@@ -168,13 +168,15 @@ def hidden(model: Any, batch: Batch) -> torch.Tensor:
     return states.flatten(0, 1).index_select(0, batch.index)
 
 
-def token_logprobs(model: Any, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def token_logprobs(
+    model: Any, states: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
     """Logits of all positions at once would be most of the memory: each chunk's are made again for its
     gradient."""
     head = model.get_output_embeddings()
     parts = []
     for at in range(0, len(targets), CHUNK):
-        chunk = (states[at : at + CHUNK], targets[at : at + CHUNK])
+        chunk = (states[at : at + CHUNK], targets[at : at + CHUNK], temperature)
         if torch.is_grad_enabled():
             parts.append(
                 checkpoint(_chunk_logprobs, head, *chunk, use_reentrant=False, preserve_rng_state=False)
@@ -184,8 +186,11 @@ def token_logprobs(model: Any, states: torch.Tensor, targets: torch.Tensor) -> t
     return torch.cat(parts)
 
 
-def _chunk_logprobs(head: Any, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return -F.cross_entropy(head(states).float(), targets, reduction="none")
+def _chunk_logprobs(
+    head: Any, states: torch.Tensor, targets: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    logits = head(states).float()
+    return -F.cross_entropy(logits if temperature == 1 else logits / temperature, targets, reduction="none")
 
 
 def per_answer(values: torch.Tensor, batch: Batch, mean: bool = False) -> torch.Tensor:
@@ -197,14 +202,16 @@ def per_answer(values: torch.Tensor, batch: Batch, mean: bool = False) -> torch.
     return sums / torch.zeros_like(sums).index_add(0, batch.owner, torch.ones_like(values))
 
 
-def reference_of(folder: Path, policy: Policy, second: bool) -> Callable[[Batch], torch.Tensor]:
+def reference_of(
+    folder: Path, policy: Policy, second: bool, temperature: float = 1.0
+) -> Callable[[Batch], torch.Tensor]:
     """batch → log-probability (n,) of each target by the model that the run starts from: the policy with its
     adapter off, or (`second`) the model of `folder` opened once more."""
     model = _frozen(folder, policy) if second else policy.model
 
     def reference(batch: Batch) -> torch.Tensor:
         with torch.no_grad() if second else policy.adapter_off():
-            return token_logprobs(model, hidden(model, batch), batch.targets)
+            return token_logprobs(model, hidden(model, batch), batch.targets, temperature)
 
     return reference
 

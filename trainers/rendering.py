@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from trainers.conversations import Message, Prompt
 
 # Token ids of a prompt, and of what is learned behind it.
 Encoded = tuple[list[int], list[int]]
+# Stands for a message in a rendered text, between blanks that no template writes of itself.
+_MARK = "\u2003\ue000{}\ue001\u2003"
+_MARKED = re.compile("(\u2003?)\ue000([0-9]+)\ue001(\u2003?)")
 
 
 class Renderer:
@@ -26,6 +30,7 @@ class Renderer:
         from tokenizers import Tokenizer
 
         self.end, self.begin = end, end if begin is None else begin
+        self.others: list[int] = []  # further tokens that end an answer, which none is taught to say
         self.fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.fast.no_padding()
         self.fast.no_truncation()
@@ -34,8 +39,22 @@ class Renderer:
             folder, local_files_only=True, trust_remote_code=False
         )
 
-    def text(self, prompt: Prompt) -> str:
-        """What the model is given to go on from."""
+    def choose_end(self, ends: Sequence[int]) -> None:
+        """Of the tokens that end an answer, take the one that the template closes the assistant's turn with
+        (where it closes none: the first)."""
+        self.end, *_ = ends
+        if len(ends) > 1 and self.chat.chat_template:
+            said: list[Message] = [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": "\ue000"},
+            ]
+            with suppress(InputError):  # a template that refuses these words tells nothing of its end
+                behind = self._encoded(self.text(said, more=False).rpartition("\ue000")[2])
+                self.end = next((one for one in behind if one in ends), self.end)
+        self.others = [one for one in ends if one != self.end]
+
+    def text(self, prompt: Prompt, more: bool = True) -> str:
+        """What the model is given to go on from; without `more` the last message is a whole turn."""
         if isinstance(prompt, str):
             return prompt
         if not self.chat.chat_template:
@@ -43,7 +62,7 @@ class Renderer:
         import jinja2
 
         try:
-            return str(self.chat.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False))
+            return str(self.chat.apply_chat_template(prompt, add_generation_prompt=more, tokenize=False))
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"the chat template refuses these messages ({reason[:160]})") from None
@@ -66,11 +85,17 @@ class Renderer:
 
     def _apart(self, prompt: list[Message]) -> list[int]:
         """As the device does it: what stands in a message is words, even where it is spelled like a token."""
-        marked: list[Message] = [{**one, "content": f"\ue000{at}\ue001"} for at, one in enumerate(prompt)]
+        marked = [{**one, "content": _MARK.format(at)} for at, one in enumerate(prompt)]
         ids: list[int] = []
-        for place, piece in enumerate(re.split("\ue000([0-9]+)\ue001", self.text(marked))):
-            ids += self._words(prompt[int(piece)]["content"]) if place % 2 else self._encoded(piece)
-        return ids
+        done, text = 0, self.text(marked)
+        for mark in _MARKED.finditer(text):
+            words = prompt[int(mark[2])]["content"]
+            # Where the template took the blanks of the mark, it takes those of the message.
+            words = words if mark[1] else words.lstrip()
+            words = words if mark[3] else words.rstrip()
+            ids += self._encoded(text[done : mark.start()]) + self._words(words)
+            done = mark.end()
+        return ids + self._encoded(text[done:])
 
     def _encoded(self, text: str) -> list[int]:
         return list(self.fast.encode(text, add_special_tokens=False).ids)

@@ -5,10 +5,12 @@ on preference pairs, a classifier whose margin counts, and TF-IDF with linear we
 kind. None of them is a measure of truth: see docs/language/align.md.
 """
 
+import math
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,27 +25,12 @@ from trainers.data import Dataset
 from trainers.finetune import MAX_BATCH, MAX_CHARS, TrainConfig, finetune, parents
 from trainers.linear import TASK as LINEAR
 from trainers.linear import linear_scores
+from trainers.reward_config import RewardConfig, check_reward
 from trainers.sources import find
 
 TASK = "reward"
 # (prompts, answers) -> float64 (n,), higher is better
 Reward = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
-
-
-@dataclass(frozen=True)
-class RewardConfig:
-    """`max_tokens`: prompt and answer together; of a prompt that is too long its end is kept, of an answer
-    its start. `prompt_tokens`: the most that a prompt may take of them. `precision` auto: bf16 on a GPU."""
-
-    epochs: int = 1
-    batch_size: int = 32
-    learning_rate: float = 5e-5
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    max_tokens: int = 192
-    prompt_tokens: int = 64
-    precision: Literal["auto", "fp32"] = "auto"
-    seed: int = 0
 
 
 def train_reward(
@@ -53,18 +40,21 @@ def train_reward(
     """A regressor on pairs {"prompt", "chosen", "rejected"} by the loss of Bradley and Terry (1952).
 
     -log sigmoid(score(chosen) - score(rejected)), as in Christiano et al. (2017). Its accuracy on the pairs
-    of `held_out` is in metrics["test"]. InputError for no pairs.
+    of `held_out` is in metrics["test"]. InputError for no pairs, settings that cannot work, and losses or
+    scores that are not finite; then nothing new stands at `out`.
     """
     config = config or RewardConfig()
+    check_reward(config)
     if not pairs or not held_out:
         raise InputError("reward: no preference pairs; give at least one to train on and one to test on")
     import transformers
 
-    from trainers.model import open_model, save_model
+    from trainers.model import check_max_tokens, open_model, save_model
 
     source = find(str(base), "model")
     transformers.set_seed(config.seed)
     model = open_model(source.path, ["reward"])
+    check_max_tokens(model, config.max_tokens)
     encode = _encoder(source.path, config.max_tokens, config.prompt_tokens)
     losses = _fit(model, encode, pairs, config)
     parent, lineage = parents(source)
@@ -77,8 +67,8 @@ def train_reward(
             "metrics": {"training": {"loss": losses}}, "seed": config.seed, "lineage": [*lineage, step],
             "prompt_tokens": config.prompt_tokens,
         }  # fmt: skip
-        seal(new, meta)
-    return tested(open_checkpoint(out), held_out)
+        tested(seal(new, meta), held_out)
+    return open_checkpoint(out)
 
 
 def train_sentiment(
@@ -92,7 +82,11 @@ def train_sentiment(
     worse = [text for text, label in zip(test.texts, test.labels, strict=True) if not label]
     most = min(len(better), len(worse))
     rows = zip(better[:most], worse[:most], strict=True)
-    return tested(checkpoint, [{"prompt": "", "chosen": a, "rejected": b} for a, b in rows])
+    try:
+        return tested(checkpoint, [{"prompt": "", "chosen": a, "rejected": b} for a, b in rows])
+    except InputError:  # what scores nothing must not be taken for a reward later
+        shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def tested(checkpoint: Checkpoint, pairs: Sequence[dict[str, Any]]) -> Checkpoint:
@@ -114,7 +108,7 @@ def pair_accuracy(reward: Reward, pairs: Sequence[dict[str, Any]]) -> float:
 def open_reward(path: Path | str, device: str = "auto") -> Reward:
     """The reward of a checkpoint of one of the three kinds. InputError for a checkpoint of another task.
 
-    The reward raises InputError where a score is not finite.
+    The reward raises InputError where a score is not finite. Its `digest` is the checkpoint's.
     """
     checkpoint = open_checkpoint(path)
     if checkpoint.task == LINEAR:
@@ -131,6 +125,7 @@ def open_reward(path: Path | str, device: str = "auto") -> Reward:
             raise InputError(f"{path}: the reward of answer {first} is {values[first]}; train it again")
         return values
 
+    reward.digest = checkpoint.digest  # type: ignore[attr-defined]
     return reward
 
 
@@ -195,6 +190,11 @@ def _fit(model: Any, encode: Any, pairs: Sequence[dict[str, Any]], config: Rewar
             optimizer.zero_grad(set_to_none=True)
             rate.step()
             losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]):
+                raise InputError(
+                    f"reward: the loss is not finite in step {len(losses)}; lower learning_rate = "
+                    f"{config.learning_rate} (no checkpoint was written)"
+                )
     return [float(part.mean()) for part in np.array_split(np.asarray(losses), min(10, len(losses)))]
 
 

@@ -62,14 +62,16 @@ def start_from(base: Path | str, out: Path, config: TuneConfig, section: str) ->
     if not ends:
         raise InputError(f"{base}: no token ends an answer; set eos_token_id in generation_config.json")
     renderer = Renderer(source.path, ends[0], policy.model.config.bos_token_id)
+    renderer.choose_end(ends)
     return Start(source.path, policy, renderer, context, *parents(source))
 
 
 def run_of(
-    start: Start, config: TuneConfig, out: Path, method: str, rows: Sequence[Any], watch: Watch | None = None
-) -> Run:
-    """The run with its resume points beside `out`."""
-    job = {"method": method, "rows": rows_digest(list(rows)), "base": start.parent}
+    start: Start, config: TuneConfig, out: Path, method: str, rows: Sequence[Any],
+    watch: Watch | None = None, **more: Any,
+) -> Run:  # fmt: skip
+    """The run with its resume points beside `out`. `more` (JSON): what else tells this job from another."""
+    job = {"method": method, "rows": rows_digest(list(rows)), "base": start.parent, **more}
     return Run(start.policy, config, work_folder(out), job, watch)
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     Losses = Callable[[Policy, Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
 POINTS = 50  # of a learning curve
+# Of a resume point: AdamW's state of each weight, and what a run counts.
+STATE = ("step", "exp_avg", "exp_avg_sq")
+COUNTED = ("steps", "tokens", "taken", "curve", "memory", "seconds", "since")
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class Run:
         self.memory: dict[str, Any] = {}
         self.sums: dict[str, Any] = {}
         self.since = 0  # units in `sums`
+        self.norms: Any = 0.0  # all gradients' together: shows one that is not finite, without waiting
         self._restore()
         self.started, self.peak = time.perf_counter(), 0
         policy.reset_peak()
@@ -133,7 +137,7 @@ class Run:
             (loss / units).backward()
             for name, value in {"loss": loss, **figures}.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value.detach().double()
-        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        self.norms = self.norms + torch.nn.utils.clip_grad_norm_(self.weights, 1.0).double()
         for group in self.optimizer.param_groups:
             share = self.tokens / self.config.tokens
             group["lr"] = self.config.learning_rate * rate(share, self.config.warmup)
@@ -167,6 +171,11 @@ class Run:
         if not all(math.isfinite(value) for value in sums.values()):
             raise InputError(
                 f"the loss is not finite by step {self.steps}; lower learning_rate = "
+                f"{self.config.learning_rate} (no checkpoint was written)"
+            )
+        if not math.isfinite(float(self.norms)):
+            raise InputError(
+                f"a gradient is not finite by step {self.steps}; lower learning_rate = "
                 f"{self.config.learning_rate} (no checkpoint was written)"
             )
         return sums
@@ -232,27 +241,41 @@ class Run:
                 found[f"{key}.{name}"] = value.contiguous()
         return found
 
-    def _restore(self) -> None:
-        """Go on from the resume point of the same job; another job's is removed."""
+    def _point(self) -> "tuple[dict[str, Any], dict[str, torch.Tensor]] | None":
+        """The resume point of the same job; None where there is none, or one that does not read back."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         point = self.work / "point"
         try:
             state = json.loads((point / "data.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            state = {}
-        if state.get("job") != self.job:
+            if state["job"] != self.job or {*COUNTED, "sums"} - set(state):
+                return None
+            tensors = load_file(point / "state.safetensors", device=str(self.policy.device))
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            return None
+        for name, weight in zip(self.names, self.weights, strict=True):
+            whole = all(f"{key}.{name}" in tensors for key in ("weight", *STATE))
+            if not whole or tensors[f"weight.{name}"].shape != weight.shape:
+                return None
+        return state, tensors
+
+    def _restore(self) -> None:
+        """Go on from the resume point of the same job; another job's or a broken one is removed."""
+        import torch
+
+        found = self._point()
+        if found is None:
             shutil.rmtree(self.work, ignore_errors=True)
             return
-        import torch
-        from safetensors.torch import load_file
-
-        tensors = load_file(point / "state.safetensors", device=str(self.policy.device))
+        state, tensors = found
         with torch.no_grad():
             for name, weight in zip(self.names, self.weights, strict=True):
                 weight.copy_(tensors[f"weight.{name}"])
-                kept = {k: tensors[f"{k}.{name}"] for k in ("step", "exp_avg", "exp_avg_sq")}
+                kept = {k: tensors[f"{k}.{name}"] for k in STATE}
                 kept["step"] = kept["step"] if self.policy.device.type == "cuda" else kept["step"].cpu()
                 self.optimizer.state[weight] = kept
-        for key in ("steps", "tokens", "taken", "curve", "memory", "seconds", "since"):
+        for key in COUNTED:
             setattr(self, key, state[key])
         self.saved = self.steps
         device = self.policy.device

@@ -180,3 +180,10 @@ def test_any_row_is_read_counted_or_refused(row: dict, tmp_path_factory: pytest.
             assert "\n" not in str(error).replace(repr(row), "")
         else:
             check(read.splits["train"])
+
+
+def test_what_tells_of_a_data_set_is_none_of_its_rows(tmp_path: Path) -> None:
+    written(tmp_path, [WANTED], "data/train.jsonl")
+    (tmp_path / "dataset_infos.json").write_text(json.dumps({"default": {"splits": {}}}))
+    (tmp_path / "data" / "other.csv.gz").write_bytes(gzip.compress(b"prompt,chosen\n"))
+    assert load_pairs(tmp_path).splits == {"train": [WANTED]}

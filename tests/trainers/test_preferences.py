@@ -1,6 +1,7 @@
 """DPO, ORPO and PPO: each loss against a second implementation or by hand, and whole runs."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -288,8 +289,8 @@ def test_ppo_killed_by_the_system_ends_alike(
         "    self.steps == 20 and os.kill(os.getpid(), signal.SIGKILL)\n"
         "Run.learn = dying\n"
         "prompts, base, out, config = json.loads(sys.argv[1])\n"
-        "reward = lambda prompts, answers: np.array([answer.count('e') for answer in answers])\n"
-        "ppo(prompts, reward, base, Path(out), PpoConfig(**config))"
+        "def letters(prompts, answers): return np.array([answer.count('e') for answer in answers])\n"
+        "ppo(prompts, letters, base, Path(out), PpoConfig(**config))"
     )
     prompts = [row["prompt"] for row in instruction_rows]
     given = json.dumps([prompts, str(language_model), str(tmp_path / "out"), PPO.__dict__])
@@ -351,3 +352,66 @@ def test_prompts_without_room_are_refused(language_model: Path, tmp_path: Path) 
     ):
         with pytest.raises(InputError, match=says):
             ppo(prompts, letters, language_model, tmp_path / "out", PPO)
+
+
+def test_a_killed_run_of_another_reward_is_not_gone_on_with(
+    language_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Letters:
+        def __init__(self, letter: str):
+            self.letter = self.digest = letter
+
+        def __call__(self, prompts: list, answers: list[str]) -> np.ndarray:
+            return np.array([answer.count(self.letter) for answer in answers])
+
+    config = PpoConfig(**{**PPO.__dict__, "rollouts": 4, "batch_size": 4, "epochs": 1, "save_every": 1})
+    out, steps, original = tmp_path / "out", [], Run._restore
+    monkeypatch.setattr(Run, "_restore", lambda self: (original(self), steps.append(self.steps)))
+    stop_after(monkeypatch, 3)
+    for reward in (Letters("e"), Letters("e"), Letters("a"), letters, letters):
+        with pytest.raises(KeyboardInterrupt):
+            ppo(["the cat", "a dog", "the", "a"], reward, language_model, out, config)
+    assert steps == [0, 2, 0, 0, 2]
+
+
+def test_what_is_learned_is_what_was_drawn_from(language_model: Path) -> None:
+    """Log-probabilities at the temperature of the draw, of policy and reference alike."""
+    policy = Policy(language_model, PpoConfig(device="cpu"))
+    batch = next(pair_batches([(([5, 6], [7, 8]), ([5, 6], [9]))] * 2, 2, DpoConfig(batch_size=2), 0))
+    states = policy.hidden(batch)
+    logits = policy.model.get_output_embeddings()(states) / 2.5
+    wanted = logits.log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
+    torch.testing.assert_close(policy.logprobs(states, batch, 2.5), wanted)
+    for second in (False, True):
+        torch.testing.assert_close(reference_of(language_model, policy, second, 2.5)(batch), wanted)
+
+
+def test_ppo_prices_drift_at_its_own_temperature(
+    language_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainers.preferences import ppo as module
+    from trainers.rendering import Renderer
+    from trainers.tuned import Start
+
+    config = PpoConfig(device="cpu", temperature=2.5)
+    policy = Policy(language_model, config)
+    module.give_head(policy)
+    start = Start(language_model, policy, Renderer(language_model, 2, 1), 64, "", [])
+    reference = reference_of(language_model, policy, False, 2.5)
+    old, held, _ = module.experience([([5, 6], [7, 8])], reference, start, config)
+    torch.testing.assert_close(old, held)
+    with torch.no_grad():
+        logits = open_generator(language_model)(torch.tensor([[5, 6, 7, 8]])).logits[0] / 2.5
+    wanted = logits.log_softmax(-1)[[1, 2], [7, 8]]
+    torch.testing.assert_close(old[0], wanted)
+
+
+def test_ppo_stops_at_every_end_of_its_base(language_model: Path, tmp_path: Path) -> None:
+    """A base all of whose tokens end an answer gives answers of one token, none of them cut."""
+    base = tmp_path / "base"
+    shutil.copytree(language_model, base)
+    size = json.loads((base / "config.json").read_text())["vocab_size"]
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(size))}))
+    config = PpoConfig(**{**PPO.__dict__, "tokens": 1, "rollouts": 4, "batch_size": 4})
+    told = ppo(["the cat"] * 4, letters, base, tmp_path / "out", config).meta["metrics"]["training"]
+    assert (told["curve"][0]["answer_tokens"], told["curve"][0]["ended"]) == (1, 1)

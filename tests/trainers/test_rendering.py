@@ -8,6 +8,8 @@ from tiny_generator import make_generator
 
 from runtimes.errors import InputError
 from trainers.rendering import Renderer, fitting
+from trainers.tuned import start_from
+from trainers.tuning import TuneConfig
 
 TALK = [
     {"role": "system", "content": "Be brief."},
@@ -69,3 +71,29 @@ def test_what_is_too_long_is_counted() -> None:
     assert fitting(rows, 6, "rows") == (rows[:1], 1)
     with pytest.raises(InputError, match="each of the 2 is over max_tokens = 5"):
         fitting(rows, 5, "rows")
+
+
+@pytest.mark.parametrize("trim", ["", " | trim"])
+def test_words_like_tokens_keep_the_blanks_that_the_template_keeps(trim: str, tmp_path: Path) -> None:
+    base = make_generator(tmp_path / "base")
+    about = json.loads((base / "tokenizer_config.json").read_text())
+    about["chat_template"] = about["chat_template"].replace(
+        "message['content']", f"(message['content']{trim})"
+    )
+    (base / "tokenizer_config.json").write_text(json.dumps(about))
+    renderer = Renderer(base, 2, 1)
+    sly = [{"role": "user", "content": " \n Hi<|im_end|> "}, {"role": "assistant", "content": "\tyes "}]
+    sly.append(TALK[-1])
+    (ids,) = renderer.prompts([sly])
+    assert (ids.count(1), ids.count(2)) == (4, 3)
+    assert renderer.fast.decode(ids, skip_special_tokens=False) == renderer.text(sly)
+    assert (" \n Hi" in renderer.text(sly)) is not bool(trim)
+
+
+@pytest.mark.parametrize(("template", "end"), [(True, 2), (False, 0)])
+def test_of_several_ends_the_templates_own_is_learned(template: bool, end: int, tmp_path: Path) -> None:
+    base = make_generator(tmp_path / "base", template=template)
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 1, 2]}))
+    renderer = start_from(base, tmp_path / "out", TuneConfig(device="cpu", max_tokens=64), "sft").renderer
+    assert renderer.answers(["yes"])[0][-1] == end
+    assert sorted([renderer.end, *renderer.others]) == [0, 1, 2]

@@ -145,3 +145,71 @@ def test_reviews_from_their_wheel_layout(tmp_path, monkeypatch):
     pq.write_table(table, tmp_path / "t.parquet.brotli", compression="brotli")
     found = _read_columns(tmp_path / "t.parquet.brotli", {"text": "Review Text", "label": "Rating"})
     assert found == (["5", "1"], ["good", "bad"])
+
+
+@pytest.fixture(scope="module")
+def base_of_nothing(tiny_base, tmp_path_factory):
+    """A base whose weights are no numbers any more."""
+    import shutil
+
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("nothing") / "base"
+    shutil.copytree(tiny_base, folder)
+    weights = {
+        name: np.full_like(weight, np.nan) for name, weight in load_file(folder / "model.safetensors").items()
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_what_scores_nothing_does_not_stand(base_of_nothing, tiny_base, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="loss is not finite in step 1"):
+        train_reward(pairs(16, 0), pairs(4, 1), base_of_nothing, tmp_path / "loss", QUICK)
+    import trainers.reward as module
+
+    def fails(checkpoint, rows):
+        raise InputError("the reward of answer 0 is nan")
+
+    monkeypatch.setattr(module, "tested", fails)
+    few = RewardConfig(epochs=1, max_tokens=24, prompt_tokens=8)
+    with pytest.raises(InputError, match="is nan"):
+        train_reward(pairs(16, 0), pairs(4, 1), tiny_base, tmp_path / "score", few)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sentiment_that_scores_nothing_does_not_stand(base_of_nothing, tmp_path):
+    from trainers.data import Dataset, Split
+
+    split = Split(["the oil", "a wheat"] * 8, [1, 0] * 8)
+    data = Dataset(
+        "tiny", ["bad", "good"], dict.fromkeys(("train", "validation", "test"), split), {"name": "tiny"}
+    )
+    how = TrainConfig(epochs=1, batch_size=16, max_tokens=24, precision="fp32")
+    with pytest.raises(InputError):
+        train_sentiment(data, base_of_nothing, tmp_path / "out", how)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"epochs": 0}, "reward.epochs = 0: must be 1 or more"),
+        ({"prompt_tokens": 0}, "reward.prompt_tokens = 0"),
+        ({"learning_rate": -1.0}, "reward.learning_rate = -1.0"),
+        ({"learning_rate": 1e30}, "reward.learning_rate = 1e\\+30"),
+        ({"seed": -1}, "reward.seed = -1"),
+        ({"prompt_tokens": 21}, "reward.max_tokens = 24: must be 25 or more"),
+        ({"max_tokens": 9999}, "positions; take fewer"),
+    ],
+)
+def test_settings_that_cannot_work_are_one_line(change, says, tiny_base, tmp_path):
+    with pytest.raises(InputError, match=says):
+        train_reward(
+            pairs(4, 0),
+            pairs(4, 1),
+            tiny_base,
+            tmp_path / "out",
+            RewardConfig(**{**QUICK.__dict__, **change}),
+        )
+    assert not list(tmp_path.iterdir())

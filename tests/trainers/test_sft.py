@@ -1,6 +1,9 @@
 """Supervised tuning: what is learned from, packing, adapters, resume points, refusals."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_generator import make_generator
 
 from runtimes.errors import InputError
-from trainers.adapter import check_adapter, merged, weights_digest
+from trainers.adapter import adapter_digest, check_adapter, merged, weights_digest
 from trainers.batches import batch_of, groups, pack, packed
 from trainers.checkpoint import Checkpoint, open_checkpoint
 from trainers.generator import adopt_generator, open_generator
@@ -261,3 +264,63 @@ def test_half_precision_learns_and_ends_in_full(
     assert {weight.dtype for weight in saved.parameters()} == {torch.float32}
     embedded = open_generator(language_model).get_input_embeddings().weight
     assert torch.equal(saved.get_input_embeddings().weight, embedded)  # bf16 did not round what is untouched
+
+
+@pytest.mark.parametrize("broken", ["cut", "list", "empty"])
+def test_a_resume_point_that_does_not_read_back_is_none(
+    broken: str, language_model: Path, tmp_path: Path
+) -> None:
+    def run() -> Run:
+        return Run(Policy(language_model, CONFIG), CONFIG, tmp_path / "work", {})
+
+    first = run()
+    for _ in range(CONFIG.save_every):
+        first.learn([batch_of(some_rows(), 2)], masked_loss)
+    first.keep()
+    assert run().steps == CONFIG.save_every
+    state, told = (tmp_path / "work" / "point" / name for name in ("state.safetensors", "data.json"))
+    if broken == "cut":
+        state.write_bytes(state.read_bytes()[:-100])
+    else:
+        told.write_text("[]" if broken == "list" else '{"job": 1}')
+    assert run().steps == 0 and not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_gradient_that_is_not_finite_is_not_kept(
+    last: bool, language_model: Path, instruction_rows: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss may be finite still: in the last step nothing else would show it."""
+    original = torch.nn.utils.clip_grad_norm_
+
+    def broken(weights, most):  # type: ignore[no-untyped-def]
+        weights[0].grad[0] = float("inf")
+        return original(weights, most)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", broken)
+    config = SftConfig(**{**CONFIG.__dict__, "tokens": 1 if last else 3000})
+    with pytest.raises(InputError, match="a gradient is not finite by step 1" if last else "not finite"):
+        sft(instruction_rows, language_model, tmp_path / "out", config)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sealed"),
+    [({"lora_alpha": 1600}, False), ({"r": 7}, True), ({"peft_type": "NONE"}, True), ([], True), ({}, True),
+     ("{", True)],
+)  # fmt: skip
+def test_altered_settings_of_an_adapter_are_one_line(
+    changes: Any, sealed: bool, tuned: Checkpoint, language_model: Path, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(tuned.path / "adapter", adapter)
+    file, manifest = adapter / "adapter_config.json", adapter / "checkpoint.json"
+    told = json.loads(file.read_text())
+    text = changes if isinstance(changes, str) else json.dumps({**told, **changes} if changes else changes)
+    file.write_text(text)
+    if sealed:
+        about = {**json.loads(manifest.read_text()), "digest": adapter_digest(adapter)}
+        manifest.write_text(json.dumps(about))
+    with pytest.raises(InputError, match="PEFT opens" if sealed else "cut short or altered") as caught:
+        merged(language_model, adapter)
+    assert "\n" not in str(caught.value)

@@ -82,7 +82,9 @@ def ppo(
     """A checkpoint at `out`, tuned from `start` towards a high `reward(prompts, answers)`.
 
     InputError for no prompts, and for rewards that are no finite numbers; then nothing stands at `out`.
-    Killed and called again, it goes on from its last resume point, which stands between two rounds."""
+    Killed and called again, it goes on from its last resume point, which stands between two rounds. A reward
+    is known by its attribute `digest`, which those of `open_reward` have, else by its name, and by `data`:
+    two functions of one name need one of the two, or a killed run of the other one is gone on with."""
     config = config or PpoConfig()
     check_prompts(prompts)
     check_ppo(config)
@@ -94,8 +96,10 @@ def ppo(
     encoded, kept = _readable(prompts, begun, config)
     policy = begun.policy
     give_head(policy)
-    reference = reference_of(begun.folder, policy, second=policy.peft is None)
-    run = run_of(begun, config, out, "ppo", prompts, watch)
+    reference = reference_of(begun.folder, policy, policy.peft is None, config.temperature)
+    named = getattr(reward, "__qualname__", type(reward).__qualname__)
+    judge = {"digest": getattr(reward, "digest", named), "data": data}
+    run = run_of(begun, config, out, "ppo", prompts, watch, reward=judge)
     run.memory = {**remember(config), **run.memory}
     order = shuffled(len(kept), config.rollouts, config.seed, skip=run.memory["rounds"])
     while not run.over:
@@ -170,7 +174,7 @@ def play(
     """Sample an answer to each prompt, score it, and work out each token's advantage."""
     from trainers.rollouts import sample
 
-    policy, ends = start.policy, [start.renderer.end]
+    policy, ends = start.policy, [start.renderer.end, *start.renderer.others]
     seed = config.seed * 1_000_003 + run.memory["rounds"]
     with policy.autocast():
         answers = sample(policy.model, ids, config.max_new_tokens, ends, config.temperature, seed, len(ids))
@@ -224,7 +228,8 @@ def experience(
             part = rows[at : at + config.batch_size]
             batch = batch_of(part, start.pad_id).to(policy.device)
             states = policy.hidden(batch)
-            told = (policy.logprobs(states, batch), reference(batch), expected(policy, states))
+            drawn = policy.logprobs(states, batch, config.temperature)
+            told = (drawn, reference(batch), expected(policy, states))
             lengths = [len(answer) for _, answer in part]
             for kept, values in zip(found, told, strict=True):
                 kept.extend(values.split(lengths))
@@ -294,7 +299,7 @@ def ppo_loss(config: PpoConfig) -> "Losses":
     def losses(policy: "Policy", batch: "Batch") -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
         extra = batch.extra or {}
         states = policy.hidden(batch)
-        logprobs = policy.logprobs(states, batch)
+        logprobs = policy.logprobs(states, batch, config.temperature)
         gain = clipped_policy_loss(logprobs, extra["old"], extra["advantages"], config.clip).sum()
         error = clipped_value_loss(
             expected(policy, states), extra["values"], extra["returns"], config.value_clip

@@ -51,13 +51,16 @@ def _prepare(place: Any) -> None:
     """World and settings on disk; what was begun by other settings goes."""
     from apps.language.align.steps import is_done
     from apps.language.align.worlds import make_world, save_world
+    from trainers.finetune import work_folder
 
     config, note = place.config, place.folder / "results" / "config.json"
     stated = json.loads(json.dumps(asdict(config)))
     if note.is_file() and read_json(note) != stated:
         for run in plan(config):
             if not is_done(place, run):
-                shutil.rmtree(place.checkpoint(run.name), ignore_errors=True)
+                made = place.checkpoint(run.name)
+                for folder in (made, work_folder(made)):
+                    shutil.rmtree(folder, ignore_errors=True)
         (place.folder / "world.json").unlink(missing_ok=True)
     if not (place.folder / "world.json").is_file():
         world = make_world(config.world, config.data, config.rows)

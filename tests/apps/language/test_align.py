@@ -23,6 +23,7 @@ from apps.language.align.results import changed_rows, find_results, read_results
 from apps.language.align.steps import Place, do, is_done, rank
 from apps.language.align.tables import markdown
 from runtimes.errors import InputError
+from trainers.finetune import work_folder
 
 ROOT = Path(__file__).parents[3]
 TOML = """
@@ -276,3 +277,17 @@ def test_a_worker_does_a_run_and_keeps_what_it_says(place, toml, tmp_path):
     assert pool.done == ["tiny/linear"] and is_done(copy, runs["linear"])
     assert "right on" in (copy.folder / "logs" / "linear.log").read_text()
     assert "start-seed7" in pool.failed["tiny/before-seed7"]
+
+
+def test_what_was_begun_by_other_settings_goes(toml, tmp_path):
+    """Checkpoints and resume points of runs that left no result."""
+    first = Place(tmp_path / "tiny", read_align(toml))
+    _prepare(first)
+    made = first.checkpoint("ppo-seed1")
+    begun = (made, work_folder(made))
+    for folder in begun:
+        folder.mkdir(parents=True)
+    _prepare(first)
+    assert all(folder.is_dir() for folder in begun)
+    _prepare(Place(tmp_path / "tiny", read_align(toml, {"tokens": "501"})))
+    assert not any(folder.exists() for folder in begun)

@@ -118,3 +118,27 @@ def test_pairs_without_a_method_are_refused(folder: Path) -> None:
     (folder / "other.toml").write_text(other)
     with pytest.raises(InputError, match="instructions: for text generators; text-classification has"):
         read_recipe(folder / "other.toml")
+
+
+def test_sections_that_would_do_nothing_are_refused(folder: Path) -> None:
+    text = (folder / "recipe.toml").read_text()
+    (folder / "idle.toml").write_text(
+        text.replace("[instructions]\n", "").replace(f'name = "{folder}/rows.jsonl"\n', "")
+    )
+    with pytest.raises(InputError, match=r"sft: does nothing without \[instructions\]"):
+        read_recipe(folder / "idle.toml")
+    with pytest.raises(InputError, match=r"reward: does nothing without \[ppo\]"):
+        read_recipe(folder / "recipe.toml", {"reward.epochs": "2"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("epochs", "0"), ("learning_rate", "-1"), ("seed", "-1"), ("max_tokens", "3")]
+)
+def test_a_reward_that_cannot_learn_is_refused_before_anything_starts(
+    key: str, value: str, folder: Path
+) -> None:
+    text = (folder / "recipe.toml").read_text()
+    (folder / "early.toml").write_text(text[: text.index("[dpo]")] + PPO.format(encoder="none"))
+    assert read_recipe(folder / "early.toml").reward.config.prompt_tokens == 16
+    with pytest.raises(InputError, match=f"reward.{key} = {value}"):
+        read_recipe(folder / "early.toml", {f"reward.{key}": value})
