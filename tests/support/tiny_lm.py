@@ -44,7 +44,8 @@ def bundle(checkpoint: Path, out: Path) -> Path:
         PROMPTS, [-1] * len(PROMPTS), ids, outputs, "logits", model.continuations(PROMPTS, 16)
     )
     (out / "golden.npz").write_bytes(golden)
-    budget = {"max_abs": 1e-3, "min_cosine": 0.0, "min_agreement": 0.0, "max_drop": 0.01, "samples": 10}
+    # Rounding random weights to 4 bits leaves nothing to agree on; fp32 keeps what the gate asks of it.
+    budget = {"max_abs": 1e-3, "min_cosine": 0.0, "min_agreement": 0.0, "min_greedy": 0.0, "max_drop": 0.01}
     (out / "parity.json").write_text(json.dumps({"budget": budget, "variants": {}}))
     variants = {
         name: {"engine": "onnx", "precision": name.removeprefix("onnx-"), "file": str(graph.relative_to(out)),
